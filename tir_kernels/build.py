@@ -1,0 +1,38 @@
+"""How kernels are built: the one place that knows TVM 0.26's traps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import tvm
+from tvm import tirx
+
+DISABLED_PASSES = (
+    # Miscompiles an `if` on a flag that an earlier statement of the same loop writes: it hoists
+    # the test out of the loop. Regression test: tests/tir_kernels/test_hoist_if_then_else.py
+    "s_tir.HoistIfThenElse",
+)
+
+PASS_CONFIG = {
+    # The TIR common-subexpression pass can leave dangling variables in host code (MLC-LLM
+    # disables it for the same reason); LLVM does this work anyway.
+    "tirx.disable_cse_tir": True,
+}
+
+
+def pass_context() -> tvm.transform.PassContext:
+    """The context everything of ours is compiled in."""
+    return tvm.transform.PassContext(
+        opt_level=3, disabled_pass=list(DISABLED_PASSES), config=dict(PASS_CONFIG)
+    )
+
+
+def build_kernels(
+    functions: Mapping[str, tirx.PrimFunc], target: tvm.target.Target
+) -> tvm.runtime.Module:
+    """Compile PrimFuncs into a runtime module; `module[name](tensors...)` calls one of them."""
+    module = tvm.IRModule(
+        {name: func.with_attr("global_symbol", name) for name, func in functions.items()}
+    )
+    with pass_context():
+        return tvm.compile(module, target=target)

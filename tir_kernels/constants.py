@@ -1,0 +1,30 @@
+"""Every number the kernels share, with its reason."""
+
+from __future__ import annotations
+
+import math
+
+LOG2_E = math.log2(math.e)
+"""The kernels work with base-2 exponentials, as the runtime's merge kernel does."""
+
+PAGE_SIZE_TOKENS = 16
+"""Tokens in one page of the runtime's paged KV cache; MLC-LLM compiles with this size."""
+
+EMPTY_LSE = -5.0e4
+"""Base-2 log-sum-exp of an empty set of keys. Finite, so merging two empty parts gives no NaN, and
+the value TVM's own kernels use, so its merge kernel gives such a part the weight zero."""
+
+INT8_QMAX = 127
+"""Symmetric quantization leaves -128 unused, so that negation is exact and no product overflows."""
+
+RATIO_ONE = 1 << 16
+"""Keep ratios reach the kernels as fixed-point fractions of this; see `spec.keep_count`."""
+
+QUANT_GROUP = 32
+"""Weights that share one scale in MLC's q4f32_1."""
+
+QUANT_PER_WORD = 8
+"""4-bit weights in one uint32 of MLC's q4f32_1, the lowest nibble first."""
+
+QUANT_ZERO_POINT = 7
+"""MLC's q4f32_1 stores clamp(round(w / scale) + 7, 0, 14), with scale = absmax / 7."""

@@ -1,0 +1,53 @@
+"""What a CPU target can do, as the kernels ask: vector width, registers, INT8 dot products."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tvm.target import Target
+from tvm.target.codegen import llvm_cpu_has_features
+
+Isa = Literal["generic", "avx2", "avx512", "neon"]
+Int8Dot = Literal["widening", "maddubs", "vnni", "dotprod"]
+
+
+@dataclass(frozen=True)
+class CpuFeatures:
+    """A CPU's vector unit.
+
+    Attributes
+    ----------
+    isa : family of vector instructions.
+    lanes : float32 lanes of one vector register.
+    vector_registers : architectural vector registers; bounds the register tiles.
+    int8_dot : the best INT8 dot product: `widening` is plain multiplies that LLVM vectorizes,
+        `maddubs` AVX2's u8 x s8 pair sums, `vnni` and `dotprod` 4-way accumulating dots.
+    """
+
+    isa: Isa
+    lanes: int
+    vector_registers: int
+    int8_dot: Int8Dot
+
+
+GENERIC = CpuFeatures(isa="generic", lanes=4, vector_registers=16, int8_dot="widening")
+AVX2 = CpuFeatures(isa="avx2", lanes=8, vector_registers=16, int8_dot="maddubs")
+AVX512 = CpuFeatures(isa="avx512", lanes=16, vector_registers=32, int8_dot="maddubs")
+AVX512_VNNI = CpuFeatures(isa="avx512", lanes=16, vector_registers=32, int8_dot="vnni")
+NEON = CpuFeatures(isa="neon", lanes=4, vector_registers=32, int8_dot="widening")
+NEON_DOTPROD = CpuFeatures(isa="neon", lanes=4, vector_registers=32, int8_dot="dotprod")
+
+
+def cpu_features(target: Target) -> CpuFeatures:
+    """The features of an `llvm` target, from its triple, CPU and attributes."""
+    triple = str(target.attrs.get("mtriple", ""))
+    if triple.startswith(("aarch64", "arm64")):
+        return NEON_DOTPROD if llvm_cpu_has_features("dotprod", target) else NEON
+    if not triple.startswith("x86_64"):
+        return GENERIC
+    if llvm_cpu_has_features(["avx512f", "avx512bw", "avx512vl"], target):
+        return AVX512_VNNI if llvm_cpu_has_features("avx512vnni", target) else AVX512
+    if llvm_cpu_has_features(["avx2", "fma"], target):
+        return AVX2
+    return GENERIC

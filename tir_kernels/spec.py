@@ -1,0 +1,167 @@
+"""Frozen kernel specifications: shapes, dtypes and layouts, validated once, at the edge.
+
+Contents
+- `AttentionSpec`: the attention geometry every attention kernel is built for.
+- `ShadowSpec`: the per-layer, per-head parameters of a plan, as the kernels see them.
+- `LinearSpec`: one linear layer, plain or group-quantized.
+- `keep_count`: how many past positions a head attends to exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .constants import PAGE_SIZE_TOKENS, QUANT_GROUP, RATIO_ONE
+
+
+class SpecError(ValueError):
+    """A kernel was asked for with shapes or parameters it can't have."""
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise SpecError(message)
+
+
+@dataclass(frozen=True)
+class AttentionSpec:
+    """The geometry of one model's attention.
+
+    Attributes
+    ----------
+    num_q_heads, num_kv_heads : query and KV heads; the former a multiple of the latter (GQA).
+    head_dim : width of one head; a multiple of 16.
+    sm_scale : the factor on q.k before the softmax, usually head_dim ** -0.5. A compile-time
+        constant: the runtime's `sm_scale` argument carries `layer_id + sm_scale` (see `layer_id`
+        in `shadow_prefill`), so no kernel may use that argument as the scale.
+    dtype : storage of q, k, v and the output.
+    """
+
+    num_q_heads: int
+    num_kv_heads: int
+    head_dim: int
+    sm_scale: float
+    dtype: Literal["float32"] = "float32"
+    page_size: int = PAGE_SIZE_TOKENS
+
+    def __post_init__(self) -> None:
+        _require(
+            self.num_kv_heads > 0 and self.num_q_heads % self.num_kv_heads == 0,
+            f"expected query heads to be a multiple of KV heads, got {self.num_q_heads} query "
+            f"and {self.num_kv_heads} KV heads",
+        )
+        _require(
+            self.head_dim > 0 and self.head_dim % 16 == 0,
+            f"expected a head dim that is a multiple of 16, got {self.head_dim}",
+        )
+        _require(
+            0.0 < self.sm_scale < 1.0,
+            f"expected 0 < sm_scale < 1 (it shares its argument with the layer id), "
+            f"got {self.sm_scale}",
+        )
+
+    @property
+    def group_size(self) -> int:
+        """Query heads that share one KV head."""
+        return self.num_q_heads // self.num_kv_heads
+
+
+@dataclass(frozen=True)
+class HeadParameters:
+    """What the plan says of one query head of one layer.
+
+    Attributes
+    ----------
+    q_scale, k_scale : lambda_Q and lambda_K, the mean scales (absmax / 127) over the calibration
+        corpus (paper, offline stage); the centre of the 3x3 bucket grid. `k_scale` is the same
+        for all heads of a GQA group: they share one K.
+    keep_ratio_q16 : the fraction of past positions attended to exactly, in units of 1/65536.
+    """
+
+    q_scale: float
+    k_scale: float
+    keep_ratio_q16: int
+
+
+@dataclass(frozen=True)
+class ShadowSpec:
+    """The plan's parameters for all layers, as the shadowAttn prefill kernel bakes them in.
+
+    Attributes
+    ----------
+    attention : the geometry.
+    heads : `[layer][query head]`.
+    bucket_sigma : step of the bucket grid: scales {lambda*sigma, lambda, lambda/sigma}.
+    k_min : the fewest past positions a sparse head keeps; shorter contexts run dense.
+    """
+
+    attention: AttentionSpec
+    heads: tuple[tuple[HeadParameters, ...], ...]
+    bucket_sigma: float
+    k_min: int
+
+    def __post_init__(self) -> None:
+        hq, group = self.attention.num_q_heads, self.attention.group_size
+        _require(len(self.heads) > 0, "expected parameters for at least one layer, got none")
+        _require(
+            0.0 < self.bucket_sigma < 1.0,
+            f"expected 0 < bucket_sigma < 1, got {self.bucket_sigma}",
+        )
+        _require(self.k_min >= 1, f"expected k_min >= 1, got {self.k_min}")
+        for layer, heads in enumerate(self.heads):
+            _require(
+                len(heads) == hq, f"layer {layer}: expected {hq} query heads, got {len(heads)}"
+            )
+            for head, p in enumerate(heads):
+                where = f"layer {layer} head {head}"
+                _require(
+                    p.q_scale > 0 and p.k_scale > 0,
+                    f"{where}: expected positive scales, got q {p.q_scale}, k {p.k_scale}",
+                )
+                _require(
+                    0 <= p.keep_ratio_q16 <= RATIO_ONE,
+                    f"{where}: expected a keep ratio in 0..{RATIO_ONE}, got {p.keep_ratio_q16}",
+                )
+                _require(
+                    p.k_scale == heads[head // group * group].k_scale,
+                    f"{where}: expected the K scale of its GQA group, got {p.k_scale}",
+                )
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.heads)
+
+
+@dataclass(frozen=True)
+class LinearSpec:
+    """One linear layer `y = x @ w.T`, weights stored row-major as [out_features, in_features].
+
+    With `quantization == "q4f32_1"` the weight is MLC's pair: `q_weight`
+    (out_features, in_features / 8) uint32 and `q_scale` (out_features, in_features / 32) float32.
+    """
+
+    out_features: int
+    in_features: int
+    quantization: Literal["q0f32", "q4f32_1"] = "q0f32"
+
+    def __post_init__(self) -> None:
+        _require(
+            self.out_features > 0 and self.in_features > 0,
+            f"expected positive sizes, got [{self.out_features}, {self.in_features}]",
+        )
+        _require(
+            self.quantization == "q0f32" or self.in_features % QUANT_GROUP == 0,
+            f"expected in_features to be a multiple of the quantization group {QUANT_GROUP}, "
+            f"got {self.in_features}",
+        )
+
+
+def keep_count(num_past: int, keep_ratio_q16: int, k_min: int) -> int:
+    """How many of `num_past` positions a head attends to exactly: integers only, so that every
+    target and every report agrees. `num_past` itself means the head runs dense.
+
+    `min(num_past, max(k_min, ceil(num_past * ratio)))`
+    """
+    wanted = -(-num_past * keep_ratio_q16 // RATIO_ONE)
+    return min(num_past, max(k_min, wanted))
