@@ -1,0 +1,52 @@
+"""The layer factories of one quantization: the model asks for layers, not for formats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvm.relax.frontend import nn
+from tvm.relax.frontend.nn import Tensor, op
+
+from ..errors import ConfigError
+from .quantized import GroupQuantizedEmbedding, GroupQuantizedLinear
+
+
+class Embedding(nn.Embedding):
+    """A token table that can also serve as the output projection (tied embeddings)."""
+
+    def lm_head_forward(self, x: Tensor) -> Tensor:
+        return op.matmul(x, op.permute_dims(self.weight))
+
+
+def _linear(in_features: int, out_features: int) -> nn.Module:
+    return nn.Linear(in_features, out_features, bias=False)
+
+
+@dataclass(frozen=True)
+class LayerFactory:
+    """How to make the layers that hold quantizable weights.
+
+    Attributes
+    ----------
+    linear : (in_features, out_features) -> module, without bias.
+    embedding : (num_rows, width) -> module with `forward` and `lm_head_forward`.
+    """
+
+    linear: Callable[[int, int], nn.Module]
+    embedding: Callable[[int, int], nn.Module]
+
+
+LAYER_FACTORIES = {
+    "q0f32": LayerFactory(linear=_linear, embedding=Embedding),
+    "q4f32_1": LayerFactory(linear=GroupQuantizedLinear, embedding=GroupQuantizedEmbedding),
+}
+
+
+def layer_factory(quantization: str) -> LayerFactory:
+    """The factory of a quantization by MLC's name. Raises `ConfigError` for an unknown one."""
+    if quantization not in LAYER_FACTORIES:
+        raise ConfigError(
+            f"unknown quantization {quantization!r}: expected one of {', '.join(LAYER_FACTORIES)}"
+        )
+    return LAYER_FACTORIES[quantization]
