@@ -1,0 +1,22 @@
+"""Weights: checkpoints in, model directories out, parameters ready for the runtime."""
+
+from .fingerprint import checkpoint_fingerprint
+from .layout import ParameterInfo, parameter_layout
+from .model_directory import (
+    ModelDirectory,
+    is_model_directory,
+    iter_parameters,
+    load_parameters,
+    open_model_directory,
+)
+
+__all__ = [
+    "ModelDirectory",
+    "ParameterInfo",
+    "checkpoint_fingerprint",
+    "is_model_directory",
+    "iter_parameters",
+    "load_parameters",
+    "open_model_directory",
+    "parameter_layout",
+]
