@@ -9,53 +9,33 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ..config.atomic import write_text_atomically
+from ..config.documents import describe_mistakes, read_json_object
 from ..errors import PlanError
 from .document import SCHEMA_VERSION, Plan
-
-_MAX_PLAN_BYTES = 64 << 20  # 1,000 layers of 1,000 heads fit; anything longer is not a plan
 
 
 def load_plan(path: Path) -> Plan:
     """Read and validate a plan file. Raises `PlanError` with the path to the offending value."""
-    try:
-        if path.stat().st_size > _MAX_PLAN_BYTES:
-            raise PlanError(f"{path}: expected a plan of at most {_MAX_PLAN_BYTES} bytes")
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    if not path.is_file():
         raise PlanError(
             f"no plan at {path}; make one with `shadowattn calibrate MODEL_DIR -o {path}`"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise PlanError(f"{path}: expected UTF-8 JSON, got {error}") from None
-    except OSError as error:
-        raise PlanError(f"can't read the plan {path}: {error.strerror}") from None
-    return parse_plan(text, str(path))
-
-
-def parse_plan(text: str, where: str) -> Plan:
-    """Validate the text of a plan; `where` names it in error messages."""
-    try:
-        version = json.loads(text).get("schema_version")
-    except (json.JSONDecodeError, AttributeError, RecursionError) as error:
-        raise PlanError(f"{where}: expected a JSON object, got {error}") from None
+        )
+    document = read_json_object(path, PlanError)
+    version = document.get("schema_version")
     if version != SCHEMA_VERSION:
         raise PlanError(
-            f"{where}: expected schema_version {SCHEMA_VERSION}, got {version!r}; "
+            f"{path}: expected schema_version {SCHEMA_VERSION}, got {version!r}; "
             "calibrate again with this version of shadowattn"
         )
     try:
-        return Plan.model_validate_json(text)
+        return Plan.model_validate(document)
     except ValidationError as error:
-        lines = [
-            f"  {'.'.join(str(part) for part in item['loc']) or 'plan'}: {item['msg']}, "
-            f"got {str(item['input'])[:80]!r}"
-            for item in error.errors()[:10]
-        ]
-        raise PlanError("\n".join([f"{where}: not a valid plan", *lines])) from None
+        raise PlanError(describe_mistakes(error, f"{path}: not a valid plan")) from None
 
 
 def save_plan(plan: Plan, path: Path) -> None:
-    """Write a plan atomically, readable in a diff: two-space indent, fields in document order."""
+    """Write a plan atomically, readable in a diff: two-space indent, fields in document order.
+    Raises `OutputError`."""
     write_text_atomically(path, plan.model_dump_json(indent=2) + "\n")
 
 

@@ -161,18 +161,24 @@ def replace_slots(
 ) -> tvm.IRModule:
     """Put `kernels` (slot -> (name, PrimFunc)) where the KV cache is created.
 
-    Names become symbols of the library; each must be new. Asserts that every slot was replaced.
-    Kernels that nothing refers to any more stay in the module for `DeadCodeElimination`.
+    Names become symbols of the library; each must be new. Asserts that every slot was replaced,
+    and removes the kernels that were there before.
     """
     creation = find_creation(module)
+    before = [slot_function(module, slot) for slot in kernels]
     builder = relax.BlockBuilder(module)
     global_vars = {}
     for slot, (name, kernel) in kernels.items():
         assert name not in {gv.name_hint for gv in module.get_global_vars()}, name
         global_vars[slot] = builder.add_func(kernel.with_attr("global_symbol", name), name)
-    module = builder.finalize()
+    module = builder.get()
     creation = module.get_global_var(creation.name_hint)
     replacer = _SlotReplacer(module, global_vars)
     replacer.builder_.update_func(creation, replacer.visit_expr(module[creation]))
     assert set(replacer.replaced) == set(kernels), (replacer.replaced, kernels)
-    return replacer.builder_.get()
+    module = replacer.builder_.get()
+    dropped = {global_var.name_hint for global_var in before}
+    return tvm.IRModule(
+        {gv: function for gv, function in module.functions_items() if gv.name_hint not in dropped},
+        attrs=module.attrs,
+    )

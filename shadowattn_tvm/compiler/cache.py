@@ -1,0 +1,54 @@
+"""Compiled libraries by content: the same inputs give the same file, found at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import tir_kernels
+import tvm
+
+from ..config.architecture import LlamaConfig
+from ..config.paths import cache_dir
+from ..plan import Plan, plan_hash
+from ..weights import ModelDirectory
+
+
+def library_key(
+    directory: ModelDirectory,
+    architecture: LlamaConfig,
+    plan: Plan | None,
+    target: tvm.target.Target,
+) -> str:
+    """SHA-256 (hex) over everything a library depends on, our own source included."""
+    content = {
+        "weight_hash": directory.weight_hash,
+        "quantization": directory.quantization,
+        "architecture": architecture.model_dump(mode="json"),
+        "plan_hash": None if plan is None else plan_hash(plan),
+        "target": str(target),
+        "tvm": version("apache-tvm"),
+        "source": source_hash(),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def cached_library_path(key: str) -> Path:
+    """Where a library of this key lives, made or not."""
+    return cache_dir() / "libraries" / f"{key[:32]}.so"
+
+
+@cache
+def source_hash() -> str:
+    """SHA-256 (hex) of the code that makes libraries: a changed kernel is a changed library."""
+    digest = hashlib.sha256()
+    ours = Path(__file__).parents[1]
+    kernels = Path(str(tir_kernels.__file__)).parent
+    for folder in (kernels, *(ours / name for name in ("compiler", "model", "transform"))):
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.name.encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,70 @@
+"""From documents to kernel specs: what the plan and the architecture mean to the kernels."""
+
+from __future__ import annotations
+
+from tir_kernels.constants import RATIO_ONE
+from tir_kernels.rotary import Llama3Scaling
+from tir_kernels.spec import AttentionSpec, HeadParameters, ShadowSpec
+
+from ..config.architecture import LlamaConfig
+from ..errors import PlanError
+from ..plan import Plan
+
+
+def attention_spec(architecture: LlamaConfig) -> AttentionSpec:
+    """The attention geometry of a model."""
+    return AttentionSpec(
+        num_q_heads=architecture.num_attention_heads,
+        num_kv_heads=architecture.num_key_value_heads,
+        head_dim=architecture.head_dim,
+        sm_scale=architecture.head_dim**-0.5,
+    )
+
+
+def rope_scaling(architecture: LlamaConfig) -> Llama3Scaling | None:
+    """The rotary scaling of a model, if it has one."""
+    scaling = architecture.rope_scaling
+    if scaling is None:
+        return None
+    return Llama3Scaling(
+        factor=scaling.factor,
+        low_freq_factor=scaling.low_freq_factor,
+        high_freq_factor=scaling.high_freq_factor,
+        original_max_position_embeddings=scaling.original_max_position_embeddings,
+    )
+
+
+def shadow_spec(plan: Plan, architecture: LlamaConfig) -> ShadowSpec:
+    """The kernels' parameters of a plan. Raises `PlanError` if it is for another geometry."""
+    attention = attention_spec(architecture)
+    expected = (
+        architecture.num_hidden_layers,
+        attention.num_q_heads,
+        attention.num_kv_heads,
+        attention.head_dim,
+    )
+    model = plan.model
+    got = (model.num_layers, model.num_q_heads, model.num_kv_heads, model.head_dim)
+    if got != expected:
+        raise PlanError(
+            f"the plan is for another model: expected (layers, query heads, KV heads, head dim) "
+            f"{expected}, got {got}; make one with `shadowattn calibrate`"
+        )
+    return ShadowSpec(
+        attention=attention,
+        heads=tuple(
+            tuple(
+                HeadParameters(
+                    q_scale=head.q_scale,
+                    k_scale=head.k_scale,
+                    keep_ratio_q16=RATIO_ONE
+                    if layer.dense
+                    else round(head.keep_ratio * RATIO_ONE),
+                )
+                for head in layer.heads
+            )
+            for layer in plan.layers
+        ),
+        bucket_sigma=plan.buckets.sigma,
+        k_min=plan.k_min,
+    )

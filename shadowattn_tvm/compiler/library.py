@@ -1,0 +1,156 @@
+"""Target, model and plan in, model library out."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import tvm
+from tir_kernels.build import pass_context
+from tir_kernels.features import cpu_features
+
+from ..config.atomic import write_atomically
+from ..errors import OutputError, PlanError
+from ..model import export_model
+from ..plan import Plan
+from ..transform import PipelineOptions, build_pipeline
+from ..weights import ModelDirectory, model_fingerprint
+from .cache import cached_library_path, library_key
+from .kernel_parameters import attention_spec, rope_scaling, shadow_spec
+from .metadata import library_metadata
+from .overrides import apply_overrides
+from .targets import resolve_target
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One finished step of a compilation."""
+
+    name: str
+    duration_s: float
+
+
+@dataclass(frozen=True)
+class CompiledLibrary:
+    """A library on disk.
+
+    Attributes
+    ----------
+    path : the shared object.
+    phases : what was done and how long it took; empty if the cache had it already.
+    """
+
+    path: Path
+    phases: tuple[Phase, ...]
+
+    @property
+    def from_cache(self) -> bool:
+        return not self.phases
+
+
+def compile_library(
+    directory: ModelDirectory,
+    plan: Plan | None,
+    *,
+    device: str = "host",
+    overrides: str = "",
+    output: Path | None = None,
+    debug_dump: Path | None = None,
+    on_phase: Callable[[Phase], None] = lambda phase: None,
+) -> CompiledLibrary:
+    """Compile `directory`'s model for `device`, with shadowAttn if a plan is given.
+
+    The library lands in the cache, keyed by content, and is copied to `output` if given.
+    `on_phase` is called as each phase ends. With `debug_dump` the cache is not consulted and the
+    IR after each phase is written there.
+
+    Raises `PlanError` (a plan for another model), `ConfigError` (unknown device or overrides),
+    `CompileError`, `OutputError`.
+    """
+    target = resolve_target(device)
+    architecture = apply_overrides(directory.architecture, overrides)
+    if plan is not None:
+        check_plan(plan, directory)
+    cached = cached_library_path(library_key(directory, architecture, plan, target))
+    phases: list[Phase] = []
+    if debug_dump is not None or not cached.is_file():
+        clock = _PhaseClock(phases, on_phase)
+        clock.begin("trace the model")
+        with target:
+            exported = export_model(architecture, directory.quantization, target)
+        shadow = None if plan is None else shadow_spec(plan, architecture)
+        if debug_dump is not None:
+            _make_folder(debug_dump)
+        options = PipelineOptions(
+            target=target,
+            features=cpu_features(target),
+            attention=attention_spec(architecture),
+            rope_theta=float(architecture.position_embedding_base),
+            rope_scaling=rope_scaling(architecture),
+            shadow=shadow,
+            hidden_size=architecture.hidden_size,
+            prefill_chunk_size=architecture.prefill_chunk_size,
+            context_window_size=architecture.context_window_size,
+            max_batch_size=architecture.max_batch_size,
+            metadata=library_metadata(
+                directory, architecture, exported.parameters, plan, shadow
+            ),
+            report=clock.begin,
+            debug_dump=debug_dump,
+        )
+        with target, pass_context():
+            module = build_pipeline(options)(exported.module)
+            clock.begin("generate code")
+            executable = tvm.compile(module, target=target, relax_pipeline=None)
+        clock.begin("link")
+        with write_atomically(cached) as staged:
+            executable.export_library(str(staged))
+        clock.end()
+    if output is None:
+        return CompiledLibrary(cached, tuple(phases))
+    with write_atomically(output) as staged:
+        shutil.copyfile(cached, staged)
+    return CompiledLibrary(output, tuple(phases))
+
+
+def check_plan(plan: Plan, directory: ModelDirectory) -> None:
+    """Raise `PlanError` unless the plan was made for the checkpoint in `directory`."""
+    fingerprint = model_fingerprint(directory)
+    if plan.model.fingerprint != fingerprint:
+        raise PlanError(
+            f"the plan was made for {plan.model.name} (fingerprint "
+            f"{plan.model.fingerprint[:12]}), but {directory.path} holds another model "
+            f"(fingerprint {fingerprint[:12]}); make a plan for it with `shadowattn calibrate`"
+        )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"can't write the debug dump to {folder}: {error.strerror}") from None
+
+
+class _PhaseClock:
+    """Turns "phase X begins" into finished phases with durations."""
+
+    def __init__(self, phases: list[Phase], on_phase: Callable[[Phase], None]) -> None:
+        self._phases = phases
+        self._on_phase = on_phase
+        self._current: tuple[str, float] | None = None
+
+    def begin(self, name: str) -> None:
+        self.end()
+        self._current = (name, time.perf_counter())
+
+    def end(self) -> None:
+        if self._current is None:
+            return
+        name, started = self._current
+        self._current = None
+        phase = Phase(name, time.perf_counter() - started)
+        self._phases.append(phase)
+        self._on_phase(phase)

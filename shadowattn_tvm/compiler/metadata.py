@@ -1,0 +1,62 @@
+"""What a library says about itself: MLC's metadata, and ours beside it.
+
+MLC's engine ignores keys it doesn't know, so ours are safe there:
+- `weight_hash`: the weights the library was compiled for;
+- `shadow_attn`: null for a dense library, else `plan_hash`, `k_min` and `keep_ratio_q16`
+  [layer][query head], from which the fraction of positions kept follows exactly.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tir_kernels.spec import ShadowSpec
+from tvm.relax.frontend import nn
+
+from ..config.architecture import LlamaConfig
+from ..plan import Plan, plan_hash
+from ..weights import ModelDirectory
+
+
+def library_metadata(
+    directory: ModelDirectory,
+    architecture: LlamaConfig,
+    parameters: tuple[tuple[str, nn.Parameter], ...],
+    plan: Plan | None,
+    shadow: ShadowSpec | None,
+) -> dict[str, Any]:
+    """The `_metadata` object, without `memory_usage`; `architecture` has the library's limits."""
+    return {
+        "model_type": directory.chat_config.model_type,
+        "quantization": directory.quantization,
+        "context_window_size": architecture.context_window_size,
+        "sliding_window_size": -1,
+        "attention_sink_size": -1,
+        "prefill_chunk_size": architecture.prefill_chunk_size,
+        "tensor_parallel_shards": 1,
+        "pipeline_parallel_stages": 1,
+        "disaggregation": False,
+        "kv_state_kind": "kv_cache",
+        "max_batch_size": architecture.max_batch_size,
+        "model_task": "chat",
+        "params": [
+            {
+                "name": name,
+                "shape": [int(extent) for extent in parameter.shape],
+                "dtype": str(parameter.dtype),
+                "preprocs": [],
+                "pipeline_stages": [0],
+            }
+            for name, parameter in parameters
+        ],
+        "weight_hash": directory.weight_hash,
+        "shadow_attn": None if plan is None or shadow is None else _shadow(plan, shadow),
+    }
+
+
+def _shadow(plan: Plan, shadow: ShadowSpec) -> dict[str, Any]:
+    return {
+        "plan_hash": plan_hash(plan),
+        "k_min": shadow.k_min,
+        "keep_ratio_q16": [[head.keep_ratio_q16 for head in layer] for layer in shadow.heads],
+    }

@@ -1,0 +1,120 @@
+"""The compilation pipeline, phase by phase: the table of contents of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tvm
+from tir_kernels.features import CpuFeatures
+from tir_kernels.rotary import Llama3Scaling
+from tir_kernels.spec import AttentionSpec, ShadowSpec
+from tvm import relax, tirx
+
+from .attach_bounds import AttachBounds
+from .attach_dense_attention import AttachDenseAttention
+from .attach_engine_functions import AttachEngineFunctions
+from .attach_metadata import AttachMetadata
+from .attach_shadow_attention import AttachShadowAttention
+from .dispatch_linear import DispatchLinear
+from .progress import BeginPhase, DumpModule, PhaseCallback
+from .schedule_fallback import ScheduleFallback
+
+
+@dataclass(frozen=True)
+class PipelineOptions:
+    """Everything the pipeline needs to know.
+
+    Attributes
+    ----------
+    target, features : what to compile for.
+    attention : attention geometry of the model.
+    rope_theta, rope_scaling : rotary embedding.
+    shadow : the plan's parameters; None compiles the dense library.
+    hidden_size, prefill_chunk_size, context_window_size, max_batch_size : sizes; the last three
+        are limits of the library.
+    metadata : what `_metadata` will say, without `memory_usage`.
+    report : told when each phase begins.
+    debug_dump : folder for the IR after each phase, or None.
+    """
+
+    target: tvm.target.Target
+    features: CpuFeatures
+    attention: AttentionSpec
+    rope_theta: float
+    rope_scaling: Llama3Scaling | None
+    shadow: ShadowSpec | None
+    hidden_size: int
+    prefill_chunk_size: int
+    context_window_size: int
+    max_batch_size: int
+    metadata: Mapping[str, Any]
+    report: PhaseCallback
+    debug_dump: Path | None = None
+
+
+def build_pipeline(options: PipelineOptions) -> tvm.transform.Pass:
+    """All passes from a traced model to VM-level Relax and scheduled TIR."""
+    phases = {
+        "attach attention": _attach_attention(options),
+        "attach engine functions": _attach_engine_functions(options),
+        "dispatch linear layers": [DispatchLinear(options.features)],
+        "lower to TIR": _lower_to_tir(),
+        "schedule the rest": [ScheduleFallback()],
+        "lower to VM bytecode": _lower_to_vm(options),
+    }
+    passes: list[tvm.transform.Pass] = [tirx.transform.BindTarget(options.target)]
+    for number, (name, steps) in enumerate(phases.items()):
+        dump = DumpModule(f"{number}-{name.replace(' ', '-')}.py", options.debug_dump)
+        passes += [BeginPhase(name, options.report), *steps, dump]
+    return tvm.transform.Sequential(passes)
+
+
+def _attach_attention(options: PipelineOptions) -> list[tvm.transform.Pass]:
+    dense = AttachDenseAttention(
+        options.attention, options.features, options.rope_theta, options.rope_scaling
+    )
+    if options.shadow is None:
+        return [dense]
+    return [dense, AttachShadowAttention(options.shadow, options.features)]
+
+
+def _attach_engine_functions(options: PipelineOptions) -> list[tvm.transform.Pass]:
+    bounds = {
+        "seq_len": options.prefill_chunk_size,
+        "total_seq_len": options.context_window_size,
+        "batch_size": options.max_batch_size,
+    }
+    return [
+        AttachEngineFunctions(options.features, options.prefill_chunk_size, options.hidden_size),
+        AttachBounds(bounds),
+    ]
+
+
+def _lower_to_tir() -> list[tvm.transform.Pass]:
+    return [
+        relax.transform.LegalizeOps(),
+        relax.transform.AnnotateTIROpPattern(),
+        relax.transform.FoldConstant(),
+        relax.transform.FuseOps(),
+        relax.transform.FuseTIR(),
+        relax.transform.DeadCodeElimination(),
+    ]
+
+
+def _lower_to_vm(options: PipelineOptions) -> list[tvm.transform.Pass]:
+    return [
+        relax.transform.RewriteDataflowReshape(),
+        relax.transform.ToNonDataflow(),
+        relax.transform.RemovePurityChecking(),
+        relax.transform.CallTIRRewrite(),
+        relax.transform.StaticPlanBlockMemory(),
+        AttachMetadata(options.metadata),
+        relax.transform.LowerAllocTensor(),
+        relax.transform.KillAfterLastUse(),
+        relax.transform.LowerRuntimeBuiltin(),
+        relax.transform.VMShapeLower(),
+        relax.transform.AttachGlobalSymbol(),
+    ]
