@@ -1,0 +1,121 @@
+"""A query tile against the pages of the KV cache: dense, for one head.
+
+Pages are `(num_pages, 2, Hkv, page_size, D)`, K in plane 0, V in plane 1. Seen as rows of D values,
+a key's K row and V row lie a constant apart, so one row table serves both.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm.script import tirx as T
+
+from .attention_tiles import AttentionTile
+from .prefill_tile import PrefillTile
+from .spec import AttentionSpec
+
+Expr = Any  # a TIR expression; TVM ships no types
+
+KV_PLANES = 2
+
+
+def page_rows(pages: T.Buffer, num_pages: Expr, spec: AttentionSpec) -> T.Buffer:
+    """`pages` as rows: (num_pages * 2 * Hkv * page_size, D), the same memory."""
+    rows = num_pages * KV_PLANES * spec.num_kv_heads * spec.page_size
+    return T.decl_buffer((rows, spec.head_dim), spec.dtype, data=pages.data)
+
+
+def key_row(page: Expr, kv_head: Expr, slot: Expr, spec: AttentionSpec) -> Expr:
+    """The row of `page_rows` that holds K of a page's slot; V is `value_row_offset` further on."""
+    return (page * KV_PLANES * spec.num_kv_heads + kv_head) * spec.page_size + slot
+
+
+def value_row_offset(spec: AttentionSpec) -> int:
+    """Rows between a key's K and its V."""
+    return spec.num_kv_heads * spec.page_size
+
+
+def sequence_keys(first_page: Expr, end_page: Expr, last_page_len: Expr, page_size: int) -> Expr:
+    """Keys in a sequence's pages, of which the last holds `last_page_len`; 0 without pages."""
+    return T.if_then_else(
+        first_page < end_page, (end_page - first_page - 1) * page_size + last_page_len, 0
+    )
+
+
+class PagedPrefillTile(PrefillTile):
+    """A `PrefillTile` that walks a page table. For one task, inside the PrimFunc::
+
+    tile = PagedPrefillTile(spec, sizes)
+    tile.run(q, rows, page_values, first_page, head, first_query, num_queries,
+             first_limit, limit_step, output, lse)
+    """
+
+    def __init__(self, spec: AttentionSpec, sizes: AttentionTile) -> None:
+        super().__init__(spec, sizes)
+        self.spec = spec
+
+    @T.inline
+    def run(
+        self,
+        q: T.Buffer,
+        cache_rows: T.Buffer,
+        page_values: T.Buffer,
+        first_page: Expr,
+        head: Expr,
+        first_query: Expr,
+        num_queries: Expr,
+        first_limit: Expr,
+        limit_step: Expr,
+        output: T.Buffer,
+        lse: T.Buffer,
+    ) -> None:
+        """Queries `first_query : first_query + num_queries` of one query head, start to finish.
+
+        `q`, `output` (tokens, Hq, D), `lse` (tokens, Hq); `cache_rows` from `page_rows`; the
+        sequence's pages are `page_values[first_page]` and on. The tile's query m sees the first
+        `first_limit + m * limit_step` keys of the sequence; limit_step is 0 or 1.
+        """
+        self.start(q, head, first_query, num_queries)
+        for m in range(self.sizes.queries):
+            self.limits[m] = first_limit + m * limit_step
+        self.attend_pages(
+            cache_rows,
+            page_values,
+            first_page,
+            head // self.spec.group_size,
+            self.limits[num_queries - 1],
+            num_queries,
+        )
+        self.finish(output, lse, head, first_query, num_queries)
+
+    @T.inline
+    def attend_pages(
+        self,
+        cache_rows: T.Buffer,
+        page_values: T.Buffer,
+        first_page: Expr,
+        kv_head: Expr,
+        num_keys: Expr,
+        num_queries: Expr,
+    ) -> None:
+        """Add the sequence's first `num_keys` keys (possibly none), between `start` and `finish`;
+        `limits` must be set."""
+        for block in range(T.ceildiv(T.max(num_keys, 0), self.sizes.key_block)):
+            first_key = T.bind(block * self.sizes.key_block)
+            block_keys = T.bind(T.min(self.sizes.key_block, num_keys - first_key))
+            for i in range(self.sizes.padded_key_block):
+                key = T.bind(first_key + T.min(i, block_keys - 1))
+                self.rows[i] = key_row(
+                    page_values[first_page + key // self.spec.page_size],
+                    kv_head,
+                    key % self.spec.page_size,
+                    self.spec,
+                )
+            self.attend(
+                cache_rows,
+                cache_rows,
+                value_row_offset(self.spec),
+                first_key,
+                block_keys,
+                num_queries,
+            )
