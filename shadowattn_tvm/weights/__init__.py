@@ -1,6 +1,6 @@
 """Weights: checkpoints in, model directories out, parameters ready for the runtime."""
 
-from .fingerprint import checkpoint_fingerprint
+from .fingerprint import model_fingerprint
 from .layout import ParameterInfo, parameter_layout
 from .model_directory import (
     ModelDirectory,
@@ -13,7 +13,7 @@ from .model_directory import (
 __all__ = [
     "ModelDirectory",
     "ParameterInfo",
-    "checkpoint_fingerprint",
+    "model_fingerprint",
     "is_model_directory",
     "iter_parameters",
     "load_parameters",
