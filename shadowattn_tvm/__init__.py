@@ -1,0 +1,1 @@
+"""shadowAttn on Apache TVM: weights -> calibrate -> plan -> compile -> library -> chat."""

@@ -1,10 +1,37 @@
-"""Fixtures every suite shares."""
+"""Fixtures every suite shares, and the rule that a gate may forbid skipping."""
 
 from __future__ import annotations
+
+from collections.abc import Generator
 
 import pytest
 import tvm
 from tvm.target.codegen import llvm_get_system_cpu, llvm_get_system_triple
+
+MAY_SKIP_ANYWHERE = "mlc"
+"""Marker of tests against packages that can't be installed from a public index."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--forbid-skips",
+        action="store_true",
+        help=f"a skipped test fails, unless it is marked {MAY_SKIP_ANYWHERE!r}",
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    forbidden = item.config.getoption("--forbid-skips")
+    expected_failure = hasattr(report, "wasxfail")
+    may_skip = expected_failure or item.get_closest_marker(MAY_SKIP_ANYWHERE) is not None
+    if report.skipped and forbidden and not may_skip:
+        report.outcome = "failed"
+        report.longrepr = f"skipped where every test should run: {report.longrepr}"
+    return report
 
 
 @pytest.fixture(scope="session")

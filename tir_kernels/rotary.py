@@ -52,9 +52,7 @@ def rotary_frequencies(
     return np.asarray(scaled, dtype=np.float32)
 
 
-def split_rotary(
-    spec: AttentionSpec, theta: float, scaling: Llama3Scaling | None
-) -> tirx.PrimFunc:
+def split_rotary(spec: AttentionSpec, theta: float, scaling: Llama3Scaling | None) -> tirx.PrimFunc:
     """The runtime's split-and-rotate slot.
 
     Variables: `qkv` (tokens, Hq + 2 Hkv, D); `position_map` (tokens,) int32, each token's position
@@ -107,7 +105,9 @@ def split_rotary(
             cosine = T.alloc_buffer((half,), "float32")
             sine = T.alloc_buffer((half,), "float32")
             # Unrotated is rotated by zero, exactly: cos 0 = 1 and sin 0 = 0.
-            position = T.bind(T.Cast("float32", T.if_then_else(apply_rope > 0, position_map[token], 0)))
+            position = T.bind(
+                T.Cast("float32", T.if_then_else(apply_rope > 0, position_map[token], 0))
+            )
             turn(angle, position)
             for i in range(half):
                 cosine[i] = T.cos(angle[i])

@@ -8,8 +8,9 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-import tir_kernels
 import tvm
+
+import tir_kernels
 
 from ..config.architecture import LlamaConfig
 from ..config.paths import cache_dir

@@ -57,9 +57,7 @@ def shadow_spec(plan: Plan, architecture: LlamaConfig) -> ShadowSpec:
                 HeadParameters(
                     q_scale=head.q_scale,
                     k_scale=head.k_scale,
-                    keep_ratio_q16=RATIO_ONE
-                    if layer.dense
-                    else round(head.keep_ratio * RATIO_ONE),
+                    keep_ratio_q16=RATIO_ONE if layer.dense else round(head.keep_ratio * RATIO_ONE),
                 )
                 for head in layer.heads
             )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tvm
+
 from tir_kernels.build import pass_context
 from tir_kernels.features import cpu_features
 
@@ -95,9 +96,7 @@ def compile_library(
             prefill_chunk_size=architecture.prefill_chunk_size,
             context_window_size=architecture.context_window_size,
             max_batch_size=architecture.max_batch_size,
-            metadata=library_metadata(
-                directory, architecture, exported.parameters, plan, shadow
-            ),
+            metadata=library_metadata(directory, architecture, exported.parameters, plan, shadow),
             report=clock.begin,
             debug_dump=debug_dump,
         )

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tir_kernels.spec import ShadowSpec
 from tvm.relax.frontend import nn
+
+from tir_kernels.spec import ShadowSpec
 
 from ..config.architecture import LlamaConfig
 from ..plan import Plan, plan_hash

@@ -36,9 +36,7 @@ def target_names() -> tuple[str, ...]:
 def resolve_target(name: str) -> tvm.target.Target:
     """The TVM target of a device. Raises `ConfigError` listing the known ones."""
     if name not in target_names():
-        raise ConfigError(
-            f"unknown device {name!r}: expected one of {', '.join(target_names())}"
-        )
+        raise ConfigError(f"unknown device {name!r}: expected one of {', '.join(target_names())}")
     path = _folder() / f"{name}.toml"
     try:
         document = tomllib.loads(read_text(path))

@@ -7,10 +7,11 @@ just as it will in modules that come from MLC-LLM, which are spelled the same.
 
 from __future__ import annotations
 
-from tir_kernels.constants import QUANT_GROUP, QUANT_PER_WORD, QUANT_ZERO_POINT
 from tvm import te, tirx
 from tvm.relax.frontend import nn
 from tvm.relax.frontend.nn import Tensor, op
+
+from tir_kernels.constants import QUANT_GROUP, QUANT_PER_WORD, QUANT_ZERO_POINT
 
 _BITS = 32 // QUANT_PER_WORD
 _NIBBLE_MASK = (1 << _BITS) - 1

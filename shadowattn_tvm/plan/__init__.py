@@ -6,8 +6,8 @@ from .document import (
     HeadPlan,
     LayerPlan,
     Pilot,
-    PlannedModel,
     Plan,
+    PlannedModel,
     Provenance,
     Sharing,
 )

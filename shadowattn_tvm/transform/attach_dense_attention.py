@@ -4,6 +4,7 @@ shadowAttn leaves dense."""
 from __future__ import annotations
 
 import tvm
+
 from tir_kernels.dense_attention import (
     dense_paged_decode,
     dense_paged_prefill,

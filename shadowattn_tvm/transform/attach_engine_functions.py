@@ -4,6 +4,8 @@ processors, the embedding buffer."""
 from __future__ import annotations
 
 import tvm
+from tvm import relax, tirx
+
 from tir_kernels.features import CpuFeatures
 from tir_kernels.logits import (
     apply_bitmask_inplace,
@@ -11,7 +13,6 @@ from tir_kernels.logits import (
     apply_penalty_inplace,
     softmax_with_temperature,
 )
-from tvm import relax, tirx
 
 
 @tvm.transform.module_pass(opt_level=0, name="AttachEngineFunctions")
@@ -63,7 +64,9 @@ class AttachEngineFunctions:
                 flat = builder.emit(relax.op.reshape(logits, (batch, vocab)))
                 probabilities = builder.emit(
                     relax.call_tir(
-                        name, [flat, temperature], out_ty=relax.TensorType([batch, vocab], "float32")
+                        name,
+                        [flat, temperature],
+                        out_ty=relax.TensorType([batch, vocab], "float32"),
                     )
                 )
                 output = builder.emit_output(relax.op.reshape(probabilities, (batch, 1, vocab)))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tvm
+from tvm import relax
+from tvm.relax.expr_functor import PyExprMutator, mutator
+
 from tir_kernels.features import CpuFeatures
 from tir_kernels.shadow_prefill import shadow_paged_prefill
 from tir_kernels.spec import ShadowSpec
-from tvm import relax
-from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from ..errors import CompileError
 from .kv_cache_slots import ATTENTION_BUILTIN, Slot, attention_calls, replace_slots

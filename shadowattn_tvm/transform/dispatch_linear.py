@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import tvm
+from tvm import relax, tirx
+from tvm.ir import Op
+from tvm.relax.expr_functor import PyExprMutator, mutator
+
 from tir_kernels.constants import QUANT_PER_WORD
 from tir_kernels.features import CpuFeatures
 from tir_kernels.linear import embedding, linear, linear_decode
 from tir_kernels.spec import LinearSpec
-from tvm import relax, tirx
-from tvm.ir import Op
-from tvm.relax.expr_functor import PyExprMutator, mutator
 
 _DEQUANTIZE = "dequantize"
 
 
 @tvm.transform.module_pass(opt_level=0, name="DispatchLinear")
 class DispatchLinear:
-    """Rewrite `matmul(x, permute_dims(w))` and `take(dequantize(w), ids)` into calls of our kernels.
+    """Rewrite `matmul(x, permute_dims(w))` and `take(dequantize(w), ids)` to call our kernels.
 
     `w` is a float32 (N, K) tensor, or `call_tir(dequantize*, (q_weight, q_scale))` as MLC spells
     q4f32_1; `x` is (..., K) float32. One row known at compile time gets the GEMV kernel, anything
@@ -88,9 +89,7 @@ class _Rewriter(PyExprMutator):
         spec = _linear_spec(operands[0], quantized=True)
         if spec is None:
             return call
-        return relax.call_tir(
-            self._kernel("embedding", spec), [ids, *operands], out_ty=call.ty
-        )
+        return relax.call_tir(self._kernel("embedding", spec), [ids, *operands], out_ty=call.ty)
 
     def _transposed_weight(self, expr: relax.Expr) -> relax.Expr | None:
         """`w` if `expr` is bound to `permute_dims(w)` of a matrix."""

@@ -71,9 +71,7 @@ class _Finder(PyExprVisitor):
             self.creations.append(call)
         elif name == ATTENTION_BUILTIN:
             _, layer_id, sm_scale, _ = call.args[1].fields
-            self.attention.append(
-                AttentionCall(int(layer_id.value), float(sm_scale.value))
-            )
+            self.attention.append(AttentionCall(int(layer_id.value), float(sm_scale.value)))
 
 
 def attention_calls(function: relax.Function) -> tuple[AttentionCall, ...]:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import tvm
+from tvm import relax, tirx
+
 from tir_kernels.features import CpuFeatures
 from tir_kernels.rotary import Llama3Scaling
 from tir_kernels.spec import AttentionSpec, ShadowSpec
-from tvm import relax, tirx
 
 from .attach_bounds import AttachBounds
 from .attach_dense_attention import AttachDenseAttention

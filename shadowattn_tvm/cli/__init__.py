@@ -1,0 +1,5 @@
+"""The `shadowattn` command: parses, calls one function, prints. The work lives elsewhere."""
+
+from .app import main
+
+__all__ = ["main"]

@@ -1,0 +1,51 @@
+"""The commands in the order a user meets them, and what becomes of errors."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from ..errors import ShadowAttnError
+from .calibrate import calibrate
+from .chat import chat
+from .compile import compile_command
+from .convert_weight import convert_weight
+from .fetch import fetch
+
+EXIT_USER_MISTAKE = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+app = typer.Typer(
+    name="shadowattn",
+    help="shadowAttn on Apache TVM: weights -> calibrate -> plan -> compile -> library -> chat.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(fetch)
+app.command("convert_weight")(convert_weight)
+app.command()(calibrate)
+app.command("compile")(compile_command)
+app.command()(chat)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 2 the user's mistake (one message, no traceback),
+    1 ours."""
+    stderr = Console(stderr=True)
+    try:
+        code = app(arguments, standalone_mode=False)
+    except ShadowAttnError as error:
+        stderr.print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        sys.exit(EXIT_USER_MISTAKE)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(EXIT_USER_MISTAKE)
+    except (KeyboardInterrupt, click.Abort):
+        stderr.print("Interrupted.")
+        sys.exit(EXIT_INTERRUPTED)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,28 @@
+"""Options several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..config.paths import configs_dir
+from ..errors import PlanError
+from ..plan import Plan, load_plan
+
+OFF = "off"
+
+
+def load_shadow_attn(value: str) -> Plan | None:
+    """What `--shadow-attn` and `--plan` name: a file, a shipped plan, or `off` (None).
+    Raises `PlanError` naming the shipped plans."""
+    if value == OFF:
+        return None
+    if Path(value).suffix == ".json" or Path(value).exists():
+        return load_plan(Path(value))
+    folder = configs_dir() / "plans"
+    shipped = sorted(path.stem for path in folder.glob("*.json"))
+    if value not in shipped:
+        raise PlanError(
+            f"no plan {value!r}: expected a .json file, one of the shipped plans "
+            f"({', '.join(shipped)}), or '{OFF}'"
+        )
+    return load_plan(folder / f"{value}.json")

@@ -1,0 +1,98 @@
+"""The plan document: strict, versioned, identified by what changes the code."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shadowattn_tvm.errors import PlanError
+from shadowattn_tvm.plan import load_plan, plan_hash, save_plan
+from tests.tiny import make_plan
+
+
+def test_a_saved_plan_loads_equal(tmp_path: Path) -> None:
+    save_plan(make_plan(), tmp_path / "plan.json")
+    assert load_plan(tmp_path / "plan.json") == make_plan()
+
+
+def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a.json", "b.json"):
+        save_plan(make_plan(), tmp_path / name)
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+def test_hash_follows_content_and_ignores_provenance() -> None:
+    assert plan_hash(make_plan()) == plan_hash(make_plan(corpus="another"))
+    assert plan_hash(make_plan()) != plan_hash(make_plan(keep_ratio=0.3))
+
+
+def test_past_fraction_counts_dense_layers() -> None:
+    assert make_plan(keep_ratio=0.25).past_fraction == pytest.approx((1 + 0.25 + 0.25) / 3)
+    assert make_plan().dense_layers == (0,)
+
+
+def _set(path: str, value: object) -> Callable[[dict[str, Any]], None]:
+    def apply(document: dict[str, Any]) -> None:
+        *parents, last = path.split(".")
+        node: Any = document
+        for part in parents:
+            node = node[int(part)] if part.isdigit() else node[part]
+        node[last] = value
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_set("schema_version", 2), "expected schema_version 1, got 2"),
+        (_set("surprise", 1), "surprise"),
+        (_set("k_min", 0), "k_min"),
+        (_set("k_min", "32"), "k_min"),
+        (_set("buckets.sigma", 1.0), "buckets.sigma"),
+        (_set("pilot.bits", 4), "pilot.bits"),
+        (_set("sharing.query_block", 32), "sharing.query_block"),
+        (_set("layers.1.heads.0.keep_ratio", 1.5), "layers.1.heads.0.keep_ratio"),
+        (_set("layers.1.heads.0.q_scale", 0.0), "layers.1.heads.0.q_scale"),
+        (_set("layers.1.heads.0.q_scale", float("nan")), "layers.1.heads.0.q_scale"),
+        (_set("layers.1.heads.1.k_scale", 9.0), "GQA group share one K"),
+        (_set("model.num_layers", 4), "expected 4 layers, got 3"),
+        (_set("model.num_kv_heads", 3), "multiple of num_kv_heads"),
+        (_set("head_order", [[0]]), "head_order"),
+    ],
+)
+def test_a_damaged_plan_names_the_value(
+    damage: Callable[[dict[str, Any]], None], message: str, tmp_path: Path
+) -> None:
+    document = json.loads(make_plan().model_dump_json())
+    damage(document)
+    (tmp_path / "plan.json").write_text(json.dumps(document))
+    with pytest.raises(PlanError, match=message):
+        load_plan(tmp_path / "plan.json")
+
+
+def test_every_required_field_is_missed_by_name(tmp_path: Path) -> None:
+    document = json.loads(make_plan().model_dump_json())
+    for field in ("model", "buckets", "k_min", "layers", "provenance"):
+        damaged = copy.deepcopy(document)
+        del damaged[field]
+        (tmp_path / "plan.json").write_text(json.dumps(damaged))
+        with pytest.raises(PlanError, match=field):
+            load_plan(tmp_path / "plan.json")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'"x"', b"\xff\xfe{}", b"[" * 100_000])
+def test_what_is_not_json_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_bytes(content)
+    with pytest.raises(PlanError, match=r"plan\.json"):
+        load_plan(tmp_path / "plan.json")
+
+
+def test_a_missing_plan_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="shadowattn calibrate"):
+        load_plan(tmp_path / "none.json")
