@@ -1,5 +1,7 @@
 """Weights: checkpoints in, model directories out, parameters ready for the runtime."""
 
+from .convert import DEFAULT_PREFILL_CHUNK_TOKENS, convert_weight
+from .fetch import fetch
 from .fingerprint import model_fingerprint
 from .layout import ParameterInfo, parameter_layout
 from .model_directory import (
@@ -11,12 +13,15 @@ from .model_directory import (
 )
 
 __all__ = [
+    "DEFAULT_PREFILL_CHUNK_TOKENS",
     "ModelDirectory",
     "ParameterInfo",
-    "model_fingerprint",
+    "convert_weight",
+    "fetch",
     "is_model_directory",
     "iter_parameters",
     "load_parameters",
+    "model_fingerprint",
     "open_model_directory",
     "parameter_layout",
 ]
