@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from functools import cache
+from pathlib import Path
 
 import pytest
 import tvm
 from tvm.target.codegen import llvm_get_system_cpu, llvm_get_system_triple
+
+from shadowattn_tvm.config import cache_dir
+from shadowattn_tvm.errors import WeightsError
+from shadowattn_tvm.weights import ModelDirectory, convert_weight, fetch
 
 MAY_SKIP_ANYWHERE = "mlc"
 """Marker of tests against packages that can't be installed from a public index."""
@@ -40,3 +46,26 @@ def host_target() -> tvm.target.Target:
     return tvm.target.Target(
         {"kind": "llvm", "mcpu": llvm_get_system_cpu(), "mtriple": llvm_get_system_triple()}
     )
+
+
+@pytest.fixture(scope="session")
+def smollm2_gguf() -> Path:
+    """SmolLM2-135M-Instruct as published, fetched once into the user's cache."""
+    try:
+        return fetch("smollm2-135m", cache_dir())
+    except WeightsError as error:
+        pytest.skip(f"the real model can't be fetched: {error}")
+
+
+@pytest.fixture(scope="session")
+def smollm2_dir(
+    smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], ModelDirectory]:
+    """SmolLM2-135M-Instruct converted, by quantization; each conversion is made once a session."""
+
+    @cache
+    def converted(quantization: str) -> ModelDirectory:
+        folder = tmp_path_factory.mktemp("smollm2") / quantization
+        return convert_weight(smollm2_gguf, quantization, folder)
+
+    return converted
