@@ -56,7 +56,7 @@ def split_rotary(spec: AttentionSpec, theta: float, scaling: Llama3Scaling | Non
     """The runtime's split-and-rotate slot.
 
     Variables: `qkv` (tokens, Hq + 2 Hkv, D); `position_map` (tokens,) int32, each token's position
-    in its sequence; `q` (tokens, Hq, D), `k`, `v` (tokens, Hkv, D); `apply_rope` 0 copies unrotated.
+    in its sequence; `q` (tokens, Hq, D), `k`, `v` (tokens, Hkv, D); `apply_rope` 0 only splits.
     Computation: with half = D / 2 and a = position * frequency[i], for q and k heads
     `out[i] = x[i] cos a - x[i + half] sin a`, `out[i + half] = x[i + half] cos a + x[i] sin a`.
     """
