@@ -1,5 +1,9 @@
 """Tile sizes of the attention kernels, per vector unit: the only place that names them.
 
+Contents
+- `AttentionTile`, `attention_tile`: prefill, many queries of one head.
+- `DecodeTile`, `decode_tile`: decode, one query of each head that shares a KV head.
+
 The prefill microkernels hold `register_rows x query_vectors` accumulators: a row is a key (scores)
 or a head dimension (output), its lanes are queries. An accumulator buffer must stay within 1,024
 bytes, or TVM moves it from the stack, where LLVM turns it into registers, to the heap.
@@ -10,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .features import CpuFeatures, Isa
+from .spec import AttentionSpec
 
 
 @dataclass(frozen=True)
@@ -62,3 +67,57 @@ _TILES: dict[Isa, AttentionTile] = {
 def attention_tile(features: CpuFeatures) -> AttentionTile:
     """The tile sizes for a vector unit."""
     return _TILES[features.isa]
+
+
+@dataclass(frozen=True)
+class DecodeTile:
+    """How the query heads of one KV head meet one block of keys.
+
+    Attributes
+    ----------
+    lanes : float32 lanes of a vector; divides 16, so it divides the head dim.
+    heads : query heads that pass over a block of keys together; divides the group.
+    score_keys : keys whose scores build up together: score_keys * heads accumulators.
+    value_vectors : vectors of the output that build up together: heads * value_vectors
+        accumulators; divides head_dim / lanes.
+    key_block : keys per step of the online softmax; a multiple of the page size.
+    split_keys : keys of one task, so that few heads still occupy many threads; a multiple of
+        key_block.
+    """
+
+    lanes: int
+    heads: int
+    score_keys: int
+    value_vectors: int
+    key_block: int
+    split_keys: int
+
+    @property
+    def padded_key_block(self) -> int:
+        """`key_block` rounded up to whole register tiles: the size of a row table."""
+        return -(-self.key_block // self.score_keys) * self.score_keys
+
+
+_DECODE_ACCUMULATORS = 12  # leaves 4 of 16 registers for operands
+_DECODE_MAX_HEADS = 8  # as many accumulators hide the latency of the multiply-adds
+_DECODE_KEY_BLOCK = 64
+_DECODE_SPLIT_KEYS = 256  # 128 KiB of K and V at D = 64: some 10 us of work, enough to hand out
+
+
+def decode_tile(spec: AttentionSpec, features: CpuFeatures) -> DecodeTile:
+    """The tile sizes for a vector unit and a geometry."""
+    heads = _largest_divisor(spec.group_size, _DECODE_MAX_HEADS)
+    per_head = _DECODE_ACCUMULATORS // heads
+    return DecodeTile(
+        lanes=features.lanes,
+        heads=heads,
+        score_keys=_largest_divisor(_DECODE_KEY_BLOCK, per_head),
+        value_vectors=_largest_divisor(spec.head_dim // features.lanes, per_head),
+        key_block=_DECODE_KEY_BLOCK,
+        split_keys=_DECODE_SPLIT_KEYS,
+    )
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor of `number` that is at most `limit`."""
+    return max(d for d in range(1, limit + 1) if number % d == 0)

@@ -1,8 +1,4 @@
-"""A query tile against the pages of the KV cache: dense, for one head.
-
-Pages are `(num_pages, 2, Hkv, page_size, D)`, K in plane 0, V in plane 1. Seen as rows of D values,
-a key's K row and V row lie a constant apart, so one row table serves both.
-"""
+"""A query tile against the pages of the KV cache: dense, for one head."""
 
 from __future__ import annotations
 
@@ -11,35 +7,11 @@ from typing import Any
 from tvm.script import tirx as T
 
 from .attention_tiles import AttentionTile
+from .page_table import list_page_rows, value_row_offset
 from .prefill_tile import PrefillTile
 from .spec import AttentionSpec
 
 Expr = Any  # a TIR expression; TVM ships no types
-
-KV_PLANES = 2
-
-
-def page_rows(pages: T.Buffer, num_pages: Expr, spec: AttentionSpec) -> T.Buffer:
-    """`pages` as rows: (num_pages * 2 * Hkv * page_size, D), the same memory."""
-    rows = num_pages * KV_PLANES * spec.num_kv_heads * spec.page_size
-    return T.decl_buffer((rows, spec.head_dim), spec.dtype, data=pages.data)
-
-
-def key_row(page: Expr, kv_head: Expr, slot: Expr, spec: AttentionSpec) -> Expr:
-    """The row of `page_rows` that holds K of a page's slot; V is `value_row_offset` further on."""
-    return (page * KV_PLANES * spec.num_kv_heads + kv_head) * spec.page_size + slot
-
-
-def value_row_offset(spec: AttentionSpec) -> int:
-    """Rows between a key's K and its V."""
-    return spec.num_kv_heads * spec.page_size
-
-
-def sequence_keys(first_page: Expr, end_page: Expr, last_page_len: Expr, page_size: int) -> Expr:
-    """Keys in a sequence's pages, of which the last holds `last_page_len`; 0 without pages."""
-    return T.if_then_else(
-        first_page < end_page, (end_page - first_page - 1) * page_size + last_page_len, 0
-    )
 
 
 class PagedPrefillTile(PrefillTile):
@@ -103,14 +75,16 @@ class PagedPrefillTile(PrefillTile):
         for block in range(T.ceildiv(T.max(num_keys, 0), self.sizes.key_block)):
             first_key = T.bind(block * self.sizes.key_block)
             block_keys = T.bind(T.min(self.sizes.key_block, num_keys - first_key))
-            for i in range(self.sizes.padded_key_block):
-                key = T.bind(first_key + T.min(i, block_keys - 1))
-                self.rows[i] = key_row(
-                    page_values[first_page + key // self.spec.page_size],
-                    kv_head,
-                    key % self.spec.page_size,
-                    self.spec,
-                )
+            list_page_rows(
+                self.rows,
+                self.sizes.padded_key_block,
+                page_values,
+                first_page,
+                kv_head,
+                first_key,
+                block_keys,
+                self.spec,
+            )
             self.attend(
                 cache_rows,
                 cache_rows,

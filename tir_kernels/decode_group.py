@@ -1,0 +1,168 @@
+"""One query of each head that shares a KV head, against keys named by a row table.
+
+The decode counterpart of `prefill_tile`: with one query per head there is nothing to transpose, so
+lanes run along the head dimension, and the heads of a GQA group read each K and V row once,
+together.
+
+Source: the online softmax of FlashAttention (Dao et al., 2022), split over keys as in
+Flash-Decoding; base-2 exponentials and lse as in TVM's paged KV cache.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm.script import tirx as T
+
+from .attention_tiles import DecodeTile
+from .constants import LOG2_E
+from .prefill_tile import UNSEEN_SCORE
+from .spec import AttentionSpec
+from .vector import const_f32, exp2, max_lanes, splat, sum_lanes
+
+Expr = Any  # a TIR expression; TVM ships no types
+
+
+@T.meta_class
+class DecodeGroup:
+    """The state and the steps of one group; g = group size. Inside the PrimFunc::
+
+        group = DecodeGroup(spec, sizes)
+        group.start(q, sequence, kv_head)
+        for each block of at most sizes.key_block keys:
+            ...  # fill group.rows
+            group.attend(k_rows, v_rows, value_offset, num_keys)
+        # group.o, group.row_max, group.row_sum hold the result
+
+    Attributes
+    ----------
+    rows : (padded_key_block,) int32, the caller's: the row of each key of the block. The entries
+        from `num_keys` up to the next multiple of `score_keys` must name readable rows; what those
+        hold (even NaN) is ignored.
+    q : (g, D) float32, queries times sm_scale * log2(e).
+    o : (g, D) float32, the weighted sum of the values so far, not divided by `row_sum`.
+    row_max, row_sum : (g,) float32, largest base-2 score and sum of weights so far; UNSEEN_SCORE
+        and 0 before the first key.
+    shrink : (g,) float32, what the last block rescaled the past by.
+    weights : (g, padded_key_block) float32, scores, then weights.
+    """
+
+    def __init__(self, spec: AttentionSpec, sizes: DecodeTile) -> None:
+        self.spec = spec
+        self.sizes = sizes
+        self.lanes = sizes.lanes
+        self.heads = sizes.heads
+        self.dim_vectors = spec.head_dim // sizes.lanes
+        self.q_scale = spec.sm_scale * LOG2_E
+        g, d = spec.group_size, spec.head_dim
+        self.rows = T.alloc_buffer((sizes.padded_key_block,), "int32")
+        self.q = T.alloc_buffer((g, d), "float32")
+        self.o = T.alloc_buffer((g, d), "float32")
+        self.row_max = T.alloc_buffer((g,), "float32")
+        self.row_sum = T.alloc_buffer((g,), "float32")
+        self.shrink = T.alloc_buffer((g,), "float32")
+        self.weights = T.alloc_buffer((g, sizes.padded_key_block), "float32")
+
+    def vector(self, index: Expr) -> Expr:
+        """The element indices of one vector."""
+        return T.ramp(index * self.lanes, 1, self.lanes)
+
+    @T.inline
+    def start(self, q: T.Buffer, sequence: Expr, kv_head: Expr) -> None:
+        """Load the group's queries of `q` (batch, Hq, D) and clear the state."""
+        for h in range(self.spec.group_size):
+            self.row_max[h] = T.float32(UNSEEN_SCORE)
+            self.row_sum[h] = T.float32(0)
+            for v in range(self.dim_vectors):
+                self.q[h, self.vector(v)] = q[
+                    sequence, kv_head * self.spec.group_size + h, self.vector(v)
+                ] * const_f32(self.q_scale, self.lanes)
+                self.o[h, self.vector(v)] = const_f32(0.0, self.lanes)
+
+    @T.inline
+    def attend(
+        self, k_rows: T.Buffer, v_rows: T.Buffer, value_offset: Expr, num_keys: Expr
+    ) -> None:
+        """Add `num_keys` keys, 1 <= num_keys <= key_block: K of key i in `k_rows[rows[i]]`, V in
+        `v_rows[rows[i] + value_offset]`; both (rows, D), possibly the same buffer."""
+        for part in range(self.spec.group_size // self.heads):
+            self.score(k_rows, num_keys, part * self.heads)
+        for h in range(self.spec.group_size):
+            self.weigh(h, num_keys)
+        for part in range(self.spec.group_size // self.heads):
+            self.sum_values(v_rows, value_offset, num_keys, part * self.heads)
+
+    @T.inline
+    def score(self, k_rows: T.Buffer, num_keys: Expr, first_head: Expr) -> None:
+        """weights = q.k of `heads` heads"""
+        for step in range(T.ceildiv(num_keys, self.sizes.score_keys)):
+            acc = T.alloc_buffer((self.sizes.score_keys * self.heads * self.lanes,), "float32")
+            first_key = T.bind(step * self.sizes.score_keys)
+            for i in T.unroll(self.sizes.score_keys * self.heads):
+                acc[self.vector(i)] = const_f32(0.0, self.lanes)
+            for v in range(self.dim_vectors):
+                for key in T.unroll(self.sizes.score_keys):
+                    for h in T.unroll(self.heads):
+                        acc[self.vector(key * self.heads + h)] = (
+                            acc[self.vector(key * self.heads + h)]
+                            + k_rows[self.rows[first_key + key], self.vector(v)]
+                            * self.q[first_head + h, self.vector(v)]
+                        )
+            for h in T.unroll(self.heads):
+                for key in T.unroll(self.sizes.score_keys):
+                    self.weights[first_head + h, first_key + key] = sum_lanes(
+                        acc[self.vector(key * self.heads + h)], self.lanes
+                    )
+
+    @T.inline
+    def weigh(self, h: Expr, num_keys: Expr) -> None:
+        """weights = 2^(score - row_max), added to row_sum; shrink = 2^(old - new maximum)."""
+        # keys past the end count as unseen: they weigh 2^-126, which vanishes in the sum
+        for i in range(self.sizes.key_block - num_keys):
+            self.weights[h, num_keys + i] = T.float32(UNSEEN_SCORE)
+        largest = T.alloc_buffer((self.lanes,), "float32")
+        total = T.alloc_buffer((self.lanes,), "float32")
+        largest[self.vector(0)] = splat(self.row_max[h], self.lanes)
+        total[self.vector(0)] = const_f32(0.0, self.lanes)
+        for v in range(self.sizes.key_block // self.lanes):
+            largest[self.vector(0)] = T.max(
+                largest[self.vector(0)], self.weights[h, self.vector(v)]
+            )
+        new_max = T.bind(max_lanes(largest[self.vector(0)], self.lanes))
+        self.shrink[h] = exp2(self.row_max[h] - new_max, 1)
+        self.row_max[h] = new_max
+        for v in range(self.sizes.key_block // self.lanes):
+            self.weights[h, self.vector(v)] = exp2(
+                self.weights[h, self.vector(v)] - splat(new_max, self.lanes), self.lanes
+            )
+            total[self.vector(0)] = total[self.vector(0)] + self.weights[h, self.vector(v)]
+        self.row_sum[h] = self.row_sum[h] * self.shrink[h] + sum_lanes(
+            total[self.vector(0)], self.lanes
+        )
+
+    @T.inline
+    def sum_values(
+        self, v_rows: T.Buffer, value_offset: Expr, num_keys: Expr, first_head: Expr
+    ) -> None:
+        """o = o * shrink + weights.V of `heads` heads"""
+        for part in range(self.dim_vectors // self.sizes.value_vectors):
+            acc = T.alloc_buffer((self.heads * self.sizes.value_vectors * self.lanes,), "float32")
+            first = T.bind(part * self.sizes.value_vectors)
+            for h in T.unroll(self.heads):
+                for v in T.unroll(self.sizes.value_vectors):
+                    acc[self.vector(h * self.sizes.value_vectors + v)] = self.o[
+                        first_head + h, self.vector(first + v)
+                    ] * splat(self.shrink[first_head + h], self.lanes)
+            for key in range(num_keys):
+                for h in T.unroll(self.heads):
+                    for v in T.unroll(self.sizes.value_vectors):
+                        acc[self.vector(h * self.sizes.value_vectors + v)] = acc[
+                            self.vector(h * self.sizes.value_vectors + v)
+                        ] + v_rows[self.rows[key] + value_offset, self.vector(first + v)] * splat(
+                            self.weights[first_head + h, key], self.lanes
+                        )
+            for h in T.unroll(self.heads):
+                for v in T.unroll(self.sizes.value_vectors):
+                    self.o[first_head + h, self.vector(first + v)] = acc[
+                        self.vector(h * self.sizes.value_vectors + v)
+                    ]
