@@ -28,7 +28,7 @@ def library_metadata(
 ) -> dict[str, Any]:
     """The `_metadata` object, without `memory_usage`; `architecture` has the library's limits."""
     return {
-        "model_type": directory.chat_config.model_type,
+        "model_type": directory.chat_config.type_,
         "quantization": directory.quantization,
         "context_window_size": architecture.context_window_size,
         "sliding_window_size": -1,
