@@ -27,4 +27,4 @@ QUANT_PER_WORD = 8
 """4-bit weights in one uint32 of MLC's q4f32_1, the lowest nibble first."""
 
 QUANT_ZERO_POINT = 7
-"""MLC's q4f32_1 stores clamp(round(w / scale) + 7, 0, 14), with scale = absmax / 7."""
+"""MLC's q4f32_1 stores clamp(round(w / scale + 7), 0, 14), with scale = absmax / 7."""

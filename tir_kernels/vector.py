@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tvm import tirx
 from tvm.script import tirx as T
 
 # 2^f on [-0.5, 0.5], Chebyshev interpolation of degree 6: relative error below 2.6e-9 in exact
@@ -68,12 +69,17 @@ def exp2(x: Expr, lanes: int) -> Expr:
 
 
 def sum_lanes(x: Expr, lanes: int) -> Expr:
-    """Sum over the lanes of a float32 vector (pairwise order is the target's choice)."""
+    """Sum over the lanes of a float32 vector, halves added to halves; `lanes` is a power of two.
+
+    `llvm.vector.reduce.fadd` would add the lanes one after the other, in four times the time.
+    """
     if lanes == 1:
         return x
-    return T.call_llvm_pure_intrin(
-        "float32", f"llvm.vector.reduce.fadd.v{lanes}f32", T.float32(-0.0), x
-    )
+    whole = tirx.Var("whole", float32_dtype(lanes))
+    half = range(lanes // 2)
+    low = tirx.Shuffle([whole], [tirx.IntImm("int32", lane) for lane in half])
+    high = tirx.Shuffle([whole], [tirx.IntImm("int32", lanes // 2 + lane) for lane in half])
+    return tirx.Let(whole, x, sum_lanes(low + high, lanes // 2))
 
 
 def max_lanes(x: Expr, lanes: int) -> Expr:

@@ -1,0 +1,1 @@
+"""NumPy twins of the kernels: slow, plain, and what the tests compare with."""
