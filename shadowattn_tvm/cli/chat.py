@@ -1,0 +1,85 @@
+"""`shadowattn chat`: talk to a model, compiled first if it isn't yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import ConfigError
+from ..plan import Plan
+from ..weights import ModelDirectory
+from .options import OFF, load_shadow_attn
+from .progress import console
+
+
+def chat(
+    model: Annotated[Path, typer.Argument(help="Model directory made by convert_weight.")],
+    model_lib: Annotated[
+        Path | None, typer.Option(help="Compiled library; by default compiled into the cache.")
+    ] = None,
+    shadow_attn: Annotated[
+        str | None,
+        typer.Option(
+            help="Plan file, a shipped plan's name, or 'off' for dense attention. By default "
+            "whatever --model-lib was compiled with, and dense without one."
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="Answer this and exit, instead of a conversation.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="System message.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 takes the likeliest token.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Nucleus sampling.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None,
+    overrides: Annotated[
+        str, typer.Option(help='Limits, as "context_window_size=4096;prefill_chunk_size=256".')
+    ] = "",
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write tokens, text and statistics here.")
+    ] = None,
+) -> None:
+    """Chat with a model in the terminal; /help lists the commands."""
+    from ..runtime.chat import run_chat, run_prompt
+    from ..runtime.loading import open_assistant
+    from ..runtime.plan_check import require_plan
+    from ..runtime.stats import summary, write_record
+    from ..weights import open_model_directory
+
+    if model_lib is not None and overrides:
+        raise ConfigError("--overrides choose what is compiled: leave out --model-lib, or them")
+    directory = open_model_directory(model)
+    plan = load_shadow_attn(shadow_attn or OFF)
+    library = model_lib or _compile(directory, plan, overrides)
+    assistant = open_assistant(directory, library)
+    if shadow_attn is not None:
+        require_plan(assistant.model.metadata, plan, library)
+    chosen = {
+        "temperature": temperature,
+        "top_p": top_p,
+        "seed": seed,
+        "max_tokens": max_tokens,
+    }
+    settings = assistant.defaults.with_values({k: v for k, v in chosen.items() if v is not None})
+    if prompt is None:
+        record = run_chat(assistant, settings, system=system)
+    else:
+        record = run_prompt(assistant, prompt, settings, system=system)
+        console.print(summary(record), style="dim", highlight=False)
+    if json_file is not None:
+        write_record(json_file, record)
+
+
+def _compile(directory: ModelDirectory, plan: Plan | None, overrides: str) -> Path:
+    """The library, from the cache or compiled into it."""
+    from ..compiler import Phase, compile_library
+
+    with console.status("compiling") as status:
+
+        def report(phase: Phase) -> None:
+            console.print(f"  {phase.duration_s:6.1f} s  {phase.name}", highlight=False)
+            status.update("compiling (once; the next start is instant)")
+
+        return compile_library(directory, plan, overrides=overrides, on_phase=report).path
