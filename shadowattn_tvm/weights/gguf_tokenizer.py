@@ -114,12 +114,12 @@ def _vocabulary(metadata: Mapping[str, Any], where: str) -> list[str]:
 
 def _byte_level_bpe(metadata: Mapping[str, Any], tokens: list[str], where: str) -> dict[str, Any]:
     cut = metadata.get("tokenizer.ggml.pre")
-    if cut not in _PRE_TOKENIZERS:
+    pre_tokenizer = _PRE_TOKENIZERS.get(cut) if isinstance(cut, str) else None
+    if pre_tokenizer is None:
         raise ConfigError(
             f"{where}: tokenizer.ggml.pre: expected one of {', '.join(_PRE_TOKENIZERS)}, got "
             f"{cut!r}; convert this model from its Hugging Face checkpoint"
         )
-    pre_tokenizer = _PRE_TOKENIZERS[cut]
     merges = [tuple(merge.split(" ")) for merge in _strings(metadata, "merges", where)]
     bad = next((merge for merge in merges if len(merge) != 2), None)
     if bad is not None:
