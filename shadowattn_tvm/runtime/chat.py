@@ -99,6 +99,10 @@ class Chat:
         events: list[TokenEvent] = []
         try:
             _stream(self._assistant, prompt_ids, self._settings, self._out, events)
+            if events[-1].finish_reason == "length":
+                at_max = len(events) == self._settings.max_tokens
+                limit = "max_tokens" if at_max else "the context window"
+                self._out.write(f" [the answer reached {limit}]")
         except KeyboardInterrupt:
             self._out.write(" [interrupted]")
         finally:
@@ -188,6 +192,3 @@ def _stream(
         events.append(event)
         out.write(event.text)
         out.flush()
-    if events[-1].finish_reason == "length":
-        limit = "max_tokens" if len(events) == settings.max_tokens else "the context window"
-        out.write(f" [the answer reached {limit}]")

@@ -3,26 +3,19 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..config.documents import read_json_object, read_text
 from ..errors import ConfigError
 from .messages import Message
-
-_WORKER = Path(__file__).with_name("template_worker.py")
-_MAX_WALL_S = 20.0
-"""The worker limits its own CPU time; this catches one that waits, on a machine that is busy."""
+from .template_process import TemplateProcess
 
 
-@dataclass(frozen=True)
 class ChatTemplate:
-    """A Jinja chat template.
+    """A `PromptTemplate` (see `protocol`) in Jinja.
 
     Attributes
     ----------
@@ -31,9 +24,15 @@ class ChatTemplate:
     where : the file it comes from, for error messages.
     """
 
-    source: str
-    special_tokens: Mapping[str, str]
-    where: str
+    def __init__(self, source: str, special_tokens: Mapping[str, str], where: str) -> None:
+        self.source = source
+        self.special_tokens = special_tokens
+        self.where = where
+        self._process = TemplateProcess()
+
+    def prepare(self) -> None:
+        """Start what renders, in the background, so that the first prompt need not wait."""
+        self._process.start()
 
     def render(self, messages: Sequence[Message]) -> str:
         """The prompt after which the assistant answers.
@@ -47,35 +46,12 @@ class ChatTemplate:
             "add_generation_prompt": True,
             "tools": None,
         }
-        answer = self._run_worker(json.dumps({"template": self.source, "variables": variables}))
-        if "error" in answer:
-            raise ConfigError(
-                f"{self.where}: the chat template can't render this conversation: {answer['error']}"
-            )
-        return str(answer["text"])
-
-    def _run_worker(self, request: str) -> dict[str, Any]:
         try:
-            done = subprocess.run(
-                # -P: the worker's folder must not shadow modules it imports.
-                [sys.executable, "-P", str(_WORKER)],
-                input=request,
-                capture_output=True,
-                encoding="utf-8",
-                timeout=_MAX_WALL_S,
-                start_new_session=True,  # Ctrl-C is for us; we stop the worker
-            )
-        except subprocess.TimeoutExpired:
+            return self._process.render(self.source, variables)
+        except ConfigError as error:
             raise ConfigError(
-                f"{self.where}: the chat template did not finish in {_MAX_WALL_S:.0f} s"
+                f"{self.where}: the chat template can't render this conversation: {error}"
             ) from None
-        if done.returncode != 0:
-            raise ConfigError(
-                f"{self.where}: rendering the chat template was stopped (exit code "
-                f"{done.returncode}); it takes more time or memory than any template should"
-            )
-        answer: dict[str, Any] = json.loads(done.stdout)
-        return answer
 
 
 def find_chat_template(directory: Path) -> ChatTemplate | None:

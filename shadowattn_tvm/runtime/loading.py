@@ -54,6 +54,7 @@ def find_template(directory: ModelDirectory, tokenizer: ModelTokenizer) -> Promp
     """The model's own template, else its conversation layout. Raises `ConfigError`."""
     jinja = find_chat_template(directory.path)
     if jinja is not None:
+        jinja.prepare()  # while the weights are loaded
         return jinja
     layout = directory.chat_config.conv_template
     prefix = "".join(map(tokenizer.token_text, layout.system_prefix_token_ids or ()))

@@ -95,8 +95,11 @@ class Sampler:
         with np.errstate(over="ignore"):
             weights = np.exp((scores - scores.max()) / self._params.temperature)
         probabilities = weights / weights.sum()
-        candidates = nucleus(probabilities, self._params.top_p)
-        # One uniform number against the running sum, the likeliest token first.
+        if self._params.top_p < 1.0:
+            candidates = nucleus(probabilities, self._params.top_p)
+        else:
+            candidates = np.arange(probabilities.size)
+        # One uniform number against the running sum.
         cumulative = np.cumsum(probabilities[candidates])
         point = self._rng.random() * cumulative[-1]
         return int(candidates[np.searchsorted(cumulative, point, side="right")])

@@ -1,17 +1,19 @@
-"""Renders one chat template in a process of its own: JSON on standard input, JSON on output.
+"""Renders chat templates in a process of its own: a request a line in, an answer a line out.
 
 A chat template is a program that came with somebody's weights. Jinja's sandbox keeps it from
 Python's internals but not from running forever or doubling a string forty times; only the
 operating system can bound that, so the work is done here, where memory and time are limited.
 
-Run as a script, with nothing imported but Jinja, so that starting it is cheap. The request is
-{"template": str, "variables": {...}}, the answer {"text": str} or {"error": str}.
+Run as a script, with nothing imported but Jinja, so that starting it is cheap. A request is
+{"template": str, "variables": {...}}, its answer {"text": str} or {"error": str}.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import sys
+import time
 from datetime import datetime
 from typing import Any
 
@@ -21,7 +23,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MAX_MEMORY_BYTES = 512 << 20  # interpreter, Jinja, and far more than any conversation
-MAX_CPU_S = 5  # real templates take milliseconds
+MAX_CPU_S = 5  # for each request; real templates take milliseconds
 MAX_OUTPUT_CHARS = 16 << 20  # a million tokens of 16 characters
 MAX_ERROR_CHARS = 500
 
@@ -69,13 +71,15 @@ def _strftime_now(layout: str) -> str:
 
 
 def limit_resources() -> None:
-    """Bound this process's memory and CPU time, where the system can."""
+    """Bound this process's memory, and the CPU time from now on, where the system can."""
     try:
         import resource
     except ImportError:  # not a POSIX system: the caller's time limit remains
         return
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_S, MAX_CPU_S))
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_CPU)
+    until_s = math.ceil(time.process_time()) + MAX_CPU_S
+    resource.setrlimit(resource.RLIMIT_CPU, (until_s, hard_limit))
 
 
 def answer(request: dict[str, Any]) -> dict[str, str]:
@@ -88,8 +92,9 @@ def answer(request: dict[str, Any]) -> dict[str, str]:
 
 
 def main() -> None:
-    limit_resources()
-    json.dump(answer(json.load(sys.stdin)), sys.stdout)
+    for line in sys.stdin:
+        limit_resources()
+        print(json.dumps(answer(json.loads(line))), flush=True)
 
 
 if __name__ == "__main__":

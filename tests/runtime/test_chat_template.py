@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
+import signal
 from datetime import datetime
 
 import pytest
@@ -10,6 +13,7 @@ import pytest
 from shadowattn_tvm.errors import ConfigError
 from shadowattn_tvm.runtime.chat_template import ChatTemplate, find_chat_template
 from shadowattn_tvm.runtime.messages import Message
+from shadowattn_tvm.runtime.template_process import TemplateProcess
 
 CHATML = (
     "{% for message in messages %}"
@@ -133,3 +137,56 @@ def test_malformed_tokenizer_files_are_refused(tmp_path, content):
     write(tmp_path, "tokenizer_config.json", content)
     with pytest.raises(ConfigError, match=r"tokenizer_config\.json"):
         find_chat_template(tmp_path)
+
+
+def test_a_template_that_failed_is_rendered_again():
+    template = ChatTemplate(
+        "{{ messages[0].content * (10000000000 if messages[0].content == 'big' else 1) }}",
+        {},
+        "tokenizer_config.json",
+    )
+    for content in ("a", "big", "b", "big", "c"):
+        if content == "big":
+            with pytest.raises(ConfigError):
+                template.render([Message("user", content)])
+        else:
+            assert template.render([Message("user", content)]) == content
+
+
+def test_a_process_that_was_killed_is_replaced():
+    process = TemplateProcess()
+    worker = process.start()
+    assert process.start() is worker
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(ConfigError, match="stopped"):
+        process.render("x", {})
+    assert process.render("y", {}) == "y"
+    assert process.start() is not worker
+
+
+def test_an_interrupted_answer_is_not_taken_for_the_next():
+    process = TemplateProcess()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    slow = "{% for i in range(90000) %}{% for j in range(20) %}{% endfor %}{% endfor %}slow"
+    previous = signal.signal(signal.SIGALRM, interrupted)
+    try:
+        process.render("ready", {})
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        with pytest.raises(KeyboardInterrupt):
+            process.render(slow, {})
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert process.render("next", {}) == "next"
+
+
+def test_the_process_ends_with_its_owner():
+    template = ChatTemplate("x", {}, "tokenizer_config.json")
+    template.render(TALK)
+    worker = template._process.start()
+    del template
+    gc.collect()
+    assert worker.returncode is not None
