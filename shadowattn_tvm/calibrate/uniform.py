@@ -63,8 +63,8 @@ def calibrate_uniform(
         model directory's setting, or half a window if that is less.
     on_progress : called after each window.
 
-    Raises `ConfigError` for settings that can't be (checked before any work) and for a corpus too
-    short for one window, `WeightsError` for weights that can't be read or yield no sane scales.
+    Raises `ConfigError` for settings that can't be and a corpus too short for one window (both
+    before the model runs), `WeightsError` for weights that can't be read or yield no sane scales.
     """
     architecture = directory.architecture
     keep_ratio = sparse_keep_ratio(ratio, architecture.num_hidden_layers, dense_layers)
@@ -75,9 +75,9 @@ def calibrate_uniform(
     context_tokens = architecture.context_window_size
     if window_tokens is None:
         window_tokens = min(DEFAULT_WINDOW_TOKENS, context_tokens)
-    elif window_tokens > context_tokens:
+    elif not 2 <= window_tokens <= context_tokens:
         raise ConfigError(
-            f"expected windows of at most {context_tokens} tokens, the model's context, got "
+            f"expected windows of 2 to {context_tokens} tokens (the model's context), got "
             f"{window_tokens}"
         )
     if prefill_chunk_tokens is None:
@@ -89,6 +89,13 @@ def calibrate_uniform(
         max_windows=num_windows,
         prefix_ids=directory.chat_config.conv_template.system_prefix_token_ids or (),
     )
+    largest_id = int(windows.token_ids.max())
+    if largest_id >= architecture.vocab_size:
+        raise ConfigError(
+            f"{directory.path}: expected token ids below the model's vocabulary of "
+            f"{architecture.vocab_size}, got {largest_id} from its tokenizer; they don't belong "
+            "together"
+        )
     scales = measure_scales(
         ReferenceModel.load(directory),
         windows,

@@ -152,8 +152,8 @@ def test_calibrating_twice_gives_the_same_plan(directory: ModelDirectory, tmp_pa
         ({"ratio": 0.2}, "at least 0.3334"),
         ({"sigma": 1.0}, "sigma between 0 and 1, got 1.0"),
         ({"k_min": 0}, "k_min of at least 1 position, got 0"),
-        ({"window_tokens": 257}, "at most 256 tokens, the model's context, got 257"),
-        ({"window_tokens": 1}, "longer than the model's prefix of 1 tokens, got 1"),
+        ({"window_tokens": 257}, r"2 to 256 tokens \(the model's context\), got 257"),
+        ({"window_tokens": 1}, r"2 to 256 tokens \(the model's context\), got 1"),
         ({"num_windows": 0}, "at least 1 calibration window, got 0"),
         ({"prefill_chunk_tokens": 64}, "chunk of 64 tokens.* windows of 64 tokens"),
     ],
@@ -163,3 +163,9 @@ def test_settings_that_cannot_be_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         calibrate(directory, **settings)
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
+    small_vocabulary = write_tiny_model(tmp_path, tiny_config(vocab_size=50))
+    with pytest.raises(ConfigError, match=r"vocabulary of 50, got .* from its tokenizer"):
+        calibrate(small_vocabulary)
