@@ -116,7 +116,9 @@ class _Rewriter(PyExprMutator):
         if (kind, spec) not in self.kernels:
             factory = {"linear": linear, "linear_decode": linear_decode, "embedding": embedding}
             name = f"{kind}_{spec.quantization}_{spec.out_features}x{spec.in_features}"
-            kernel = factory[kind](spec, self.features).with_attr("tirx.is_scheduled", True)
+            kernel = factory[kind](spec, self.features).with_attr(
+                {"global_symbol": name, "tirx.is_scheduled": True}
+            )
             self.kernels[kind, spec] = self.builder_.add_func(kernel, name)
         return self.kernels[kind, spec]
 
