@@ -10,8 +10,10 @@ import pytest
 import tvm
 from tvm.target.codegen import llvm_get_system_cpu, llvm_get_system_triple
 
+from shadowattn_tvm.compiler import compile_library
 from shadowattn_tvm.config import cache_dir
 from shadowattn_tvm.errors import WeightsError
+from shadowattn_tvm.plan import Plan, plan_hash
 from shadowattn_tvm.weights import ModelDirectory, convert_weight, fetch
 
 MAY_SKIP_ANYWHERE = "mlc"
@@ -69,3 +71,34 @@ def smollm2_dir(
         return convert_weight(smollm2_gguf, quantization, folder)
 
     return converted
+
+
+@pytest.fixture(scope="session")
+def smollm2_library(
+    smollm2_dir: Callable[[str], ModelDirectory], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, Plan | None], Path]:
+    """SmolLM2-135M-Instruct compiled for this machine, by quantization and plan (None: dense);
+    chunks of up to 1,024 tokens. Each library is made once a session."""
+    folder = tmp_path_factory.mktemp("libraries")
+    made: dict[tuple[str, str | None], Path] = {}
+
+    def compiled(quantization: str, plan: Plan | None) -> Path:
+        key = (quantization, None if plan is None else plan_hash(plan))
+        if key not in made:
+            made[key] = compile_library(
+                smollm2_dir(quantization),
+                plan,
+                overrides="prefill_chunk_size=1024",
+                output=folder / f"{len(made)}.so",
+            ).path
+        return made[key]
+
+    return compiled
+
+
+@pytest.fixture(scope="session")
+def smollm2_dense_library(
+    smollm2_library: Callable[[str, Plan | None], Path],
+) -> Callable[[str], Path]:
+    """The lossless baseline by quantization: dense attention."""
+    return lambda quantization: smollm2_library(quantization, None)
