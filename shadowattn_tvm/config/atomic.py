@@ -25,7 +25,7 @@ _ADVICE = {
     errno.EROFS: "the file system is read-only: choose another place",
     errno.EACCES: "permission denied: choose a place you may write to",
     errno.EPERM: "operation not permitted: choose a place you may write to",
-    errno.EEXIST: "a file is where a folder is needed",
+    errno.EEXIST: "a part of the path is a file, not a folder",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EISDIR: "expected a file's path, got a folder",
     errno.ENOTEMPTY: "the folder was filled by someone else meanwhile: try again",

@@ -153,4 +153,5 @@ class ChatConfig(BaseModel):
 def is_plain_file_name(name: str) -> bool:
     """Whether `name` stays in the folder it is looked up in: no separators, no parents, not
     hidden. For names found in files, which may come from anywhere."""
-    return name == Path(name).name and not name.startswith(".") and not set(name) & set("/\\\0")
+    separators = set("/\\\0")
+    return name != "" and not name.startswith(".") and separators.isdisjoint(name)
