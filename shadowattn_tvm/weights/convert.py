@@ -213,7 +213,7 @@ def _chat_config(
 
 
 def _keep_foreign_files(old: Path, staged: Path) -> None:
-    """Carry what is not a model's own (a library compiled into the folder) over, linked."""
+    """Copy what is not a model's own (a library compiled into the folder) from `old`."""
     for entry in old.iterdir():
         ours = entry.name in (*TOKENIZER_FILES, CHAT_CONFIG_FILE) or entry.name.startswith(
             (TENSOR_CACHE_FILE.removesuffix(".json"), "params_shard_")

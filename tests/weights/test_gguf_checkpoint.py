@@ -35,6 +35,29 @@ def test_rotary_pairs_end_half_a_head_apart() -> None:
     np.testing.assert_array_equal(deinterleave(rows, 4)[:, 0], [0, 2, 1, 3])
 
 
+def test_scores_are_the_same_in_both_orders() -> None:
+    """Rotating neighbours of interleaved rows and rotating halves of deinterleaved rows give the
+    same attention scores, which is all the order may not change."""
+    rng = np.random.default_rng(0)
+    head_dim, hidden = 8, 12
+    x = rng.standard_normal((5, hidden))
+    w_q, w_k = rng.standard_normal((2, head_dim, hidden), dtype=np.float32)
+    angles = np.arange(5)[:, None] * 100.0 ** (-np.arange(0, head_dim, 2) / head_dim)
+    cos, sin = np.cos(angles), np.sin(angles)
+
+    def rotate_neighbours(y: Any) -> Any:
+        even, odd = y[:, 0::2], y[:, 1::2]
+        return np.concatenate([even * cos - odd * sin, even * sin + odd * cos], axis=1)
+
+    def rotate_halves(y: Any) -> Any:
+        low, high = y[:, : head_dim // 2], y[:, head_dim // 2 :]
+        return np.concatenate([low * cos - high * sin, low * sin + high * cos], axis=1)
+
+    interleaved = rotate_neighbours(x @ w_q.T) @ rotate_neighbours(x @ w_k.T).T
+    halves = [rotate_halves(x @ deinterleave(w, head_dim).T) for w in (w_q, w_k)]
+    np.testing.assert_allclose(halves[0] @ halves[1].T, interleaved, rtol=1e-9)
+
+
 def llama3_divisors(factor: float, base: float, head_dim: int) -> list[float]:
     """The divisors as Llama 3's own code makes them, one frequency at a time."""
     divisors = []

@@ -18,15 +18,8 @@ from tokenizers import Tokenizer, pre_tokenizers
 
 from shadowattn_tvm.weights.gguf_tokenizer import build_tokenizer
 
+from .plain_bpe import CUTS, PlainBpe, byte_letters
 from .tiny import MERGES, SPECIAL_TOKENS, Tiny, byte_level_vocabulary
-
-regex = pytest.importorskip("regex", reason="needs the calibrate extra (Unicode classes)")
-
-GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-LLAMA3_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 
 TEXTS = (
     "The heathen in an attic ate 1234567 hens, didn't they?",
@@ -45,90 +38,37 @@ texts = st.text(max_size=60) | st.lists(
 ).map("".join)
 
 
-def cut_gpt2(text: str) -> list[str]:
-    return regex.findall(GPT2_WORDS, text)
-
-
-def cut_smollm(text: str) -> list[str]:
-    """Every digit by itself, then as GPT-2."""
-    return [
-        word
-        for part in regex.split(r"(\p{N})", text)
-        if part
-        for word in regex.findall(GPT2_WORDS, part)
-    ]
-
-
-def cut_llama3(text: str) -> list[str]:
-    return regex.findall(LLAMA3_WORDS, text)
-
-
-def byte_letters() -> dict[int, str]:
-    """GPT-2's letter for each byte: printable Latin-1 stands for itself, the others follow 255."""
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = (byte for byte in range(256) if byte not in plain)
-    letters = {byte: chr(byte) for byte in plain}
-    return letters | {byte: chr(256 + i) for i, byte in enumerate(others)}
-
-
-def merge_all(symbols: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
-    """BPE: merge the neighbours of the lowest rank, leftmost first, until none is left."""
-    while True:
-        pairs = [(ranks[pair], i) for i, pair in enumerate(pairwise(symbols)) if pair in ranks]
-        if not pairs:
-            return symbols
-        _, at = min(pairs)
-        symbols = [*symbols[:at], symbols[at] + symbols[at + 1], *symbols[at + 2 :]]
-
-
-def encode_by_definition(text: str, cut: Any, ignore_merges: bool = False) -> list[str]:
-    letters, ranks = byte_letters(), {merge: i for i, merge in enumerate(MERGES)}
-    whole = set(byte_level_vocabulary())
-    specials = "|".join(regex.escape(token) for token in SPECIAL_TOKENS)
-    tokens: list[str] = []
-    for part in regex.split(f"({specials})", text):
-        if part in SPECIAL_TOKENS:
-            tokens.append(part)
-            continue
-        for word in cut(part):
-            symbols = [letters[byte] for byte in word.encode()]
-            joined = "".join(symbols)
-            known = ignore_merges and joined in whole
-            tokens += [joined] if known else merge_all(symbols, ranks)
-    return tokens
-
-
 def tokenizer_for(cut: str) -> Tokenizer:
     content, _ = build_tokenizer({**Tiny().gguf_metadata(), "tokenizer.ggml.pre": cut}, "test")
     return Tokenizer.from_str(json.dumps(content))
 
 
-TOKENIZERS = {
-    name: (tokenizer_for(name), cut, ignore)
-    for name, cut, ignore in (
-        ("gpt-2", cut_gpt2, False),
-        ("smollm", cut_smollm, False),
-        ("llama-bpe", cut_llama3, True),
-    )
-}
+def plain_for(cut: str) -> PlainBpe:
+    ranks = {merge: rank for rank, merge in enumerate(MERGES)}
+    whole_words = byte_level_vocabulary() if cut == "llama-bpe" else ()
+    return PlainBpe(cut, ranks, SPECIAL_TOKENS, whole_words)
 
 
-@pytest.mark.parametrize("name", TOKENIZERS)
-@pytest.mark.parametrize("text", TEXTS)
-def test_byte_level_tokens_are_the_definitions(name: str, text: str) -> None:
-    tokenizer, cut, ignore_merges = TOKENIZERS[name]
+PAIRS = {cut: (tokenizer_for(cut), plain_for(cut)) for cut in CUTS}
+
+
+def assert_same(cut: str, text: str) -> None:
+    tokenizer, plain = PAIRS[cut]
     encoded = tokenizer.encode(text, add_special_tokens=False)
-    assert encoded.tokens == encode_by_definition(text, cut, ignore_merges)
+    assert encoded.tokens == plain.tokens(text)
     assert tokenizer.decode(encoded.ids, skip_special_tokens=False) == text
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("text", TEXTS)
+def test_byte_level_tokens_are_the_definitions(cut: str, text: str) -> None:
+    assert_same(cut, text)
 
 
 @settings(max_examples=100, deadline=None)
-@given(text=texts, name=st.sampled_from(list(TOKENIZERS)))
-def test_byte_level_tokens_of_any_text(name: str, text: str) -> None:
-    tokenizer, cut, ignore_merges = TOKENIZERS[name]
-    encoded = tokenizer.encode(text, add_special_tokens=False)
-    assert encoded.tokens == encode_by_definition(text, cut, ignore_merges)
-    assert tokenizer.decode(encoded.ids, skip_special_tokens=False) == text
+@given(text=texts, cut=st.sampled_from(list(CUTS)))
+def test_byte_level_tokens_of_any_text(cut: str, text: str) -> None:
+    assert_same(cut, text)
 
 
 def test_the_alphabet_is_gpt2s() -> None:
