@@ -1,0 +1,207 @@
+"""What the dense attention tests share: hostile batches, and calls of the kernels on them.
+
+Everything a kernel must not read is NaN: unused pages, the unused slots of last pages, rows of
+other memory around index tensors. Everything it must write starts as NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+import tvm
+
+from tir_kernels.build import build_kernels
+from tir_kernels.dense_attention import (
+    dense_paged_decode,
+    dense_paged_prefill,
+    dense_ragged_prefill,
+    merge_states,
+)
+from tir_kernels.features import cpu_features
+from tir_kernels.spec import AttentionSpec
+
+Array = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.int32]
+
+TOLERANCE = {"rtol": 2e-5, "atol": 2e-5}
+
+LARGE_SPREAD = 300.0
+LARGE_TOLERANCE = {"rtol": 1e-3, "atol": 1e-3}
+"""Queries this much larger than usual give scores in the thousands, whose float32 rounding (1e-4)
+is what their weights then are off by."""
+
+SPECS = [
+    AttentionSpec(num_q_heads=3, num_kv_heads=3, head_dim=64, sm_scale=64**-0.5),
+    AttentionSpec(num_q_heads=4, num_kv_heads=2, head_dim=80, sm_scale=80**-0.5),
+    AttentionSpec(num_q_heads=9, num_kv_heads=3, head_dim=64, sm_scale=0.3),
+    AttentionSpec(num_q_heads=7, num_kv_heads=1, head_dim=128, sm_scale=128**-0.5),
+    AttentionSpec(num_q_heads=8, num_kv_heads=1, head_dim=256, sm_scale=256**-0.5),
+]
+"""GQA groups 1, 2, 3, 7 and 8; head dims 64, 80, 128 and 256."""
+
+SMOLLM2 = SPECS[2]
+"""The geometry of a real model, for tests that need only one."""
+
+ODD_DIMS = SPECS[1]
+"""A head dim that is no power of two, and two heads a group."""
+
+LAYER_IN_SCALE = 17.0
+"""At run time the scale argument also carries the layer id; the kernels must not read it."""
+
+
+def spec_id(spec: AttentionSpec) -> str:
+    return f"{spec.num_q_heads}q{spec.num_kv_heads}kv-d{spec.head_dim}"
+
+
+FACTORIES = {
+    "ragged_prefill": dense_ragged_prefill,
+    "paged_prefill": dense_paged_prefill,
+    "paged_decode": dense_paged_decode,
+    "merge_states": merge_states,
+}
+
+
+@cache
+def dense_module(
+    kernel: str, spec: AttentionSpec, target: tvm.target.Target
+) -> tvm.runtime.Executable:
+    """One kernel of one geometry, compiled once per session."""
+    return build_kernels({kernel: FACTORIES[kernel](spec, cpu_features(target))}, target)
+
+
+def index_tensor(values: Sequence[int] | Indices) -> tvm.runtime.Tensor:
+    """An int32 tensor that starts in the middle of other memory, as the runtime's do."""
+    before, after = 3, 2
+    padded = np.full(before + len(values) + after, np.iinfo(np.int32).max // 2, np.int32)
+    padded[before : before + len(values)] = values
+    return tvm.runtime.tensor(padded)._create_view(
+        (len(values),), "int32", relative_byte_offset=before * padded.itemsize
+    )
+
+
+def indptr(lengths: Sequence[int]) -> Indices:
+    """Where each sequence starts, and where the last one ends."""
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+
+
+def nans(*shape: int) -> tvm.runtime.Tensor:
+    return tvm.runtime.tensor(np.full(shape, np.nan, np.float32))
+
+
+@dataclass(frozen=True)
+class PagedBatch:
+    """Sequences of keys in shuffled pages."""
+
+    pages: Array
+    page_indptr: Indices
+    page_values: Indices
+    last_page_len: Indices
+
+    def tensors(self) -> tuple[tvm.runtime.Tensor, ...]:
+        return (
+            tvm.runtime.tensor(self.pages),
+            index_tensor(self.page_indptr),
+            index_tensor(self.page_values),
+            index_tensor(self.last_page_len),
+        )
+
+
+def paged_batch(
+    spec: AttentionSpec, kv_lengths: Sequence[int], rng: np.random.Generator
+) -> PagedBatch:
+    """Random K and V; NaN in every slot that holds no key."""
+    size = spec.page_size
+    counts = [-(-n // size) for n in kv_lengths]
+    spare_pages = 2
+    pages = np.full(
+        (sum(counts) + spare_pages, 2, spec.num_kv_heads, size, spec.head_dim), np.nan, np.float32
+    )
+    page_values = rng.permutation(len(pages))[: sum(counts)].astype(np.int32)
+    starts = indptr(counts)
+    for b, length in enumerate(kv_lengths):
+        for i, page in enumerate(page_values[starts[b] : starts[b + 1]]):
+            used = min(size, length - i * size)
+            pages[page, :, :, :used] = rng.standard_normal(
+                (2, spec.num_kv_heads, used, spec.head_dim), dtype=np.float32
+            )
+    last = [(n - 1) % size + 1 if n else 0 for n in kv_lengths]
+    return PagedBatch(pages, starts, page_values, np.array(last, np.int32))
+
+
+def run_ragged_prefill(
+    spec: AttentionSpec,
+    target: tvm.target.Target,
+    q: Array,
+    q_indptr: Indices,
+    k: Array,
+    v: Array,
+    kv_indptr: Indices,
+    causal: bool,
+) -> tuple[Array, Array]:
+    output, lse = nans(*q.shape), nans(*q.shape[:2])
+    dense_module("ragged_prefill", spec, target)["ragged_prefill"](
+        tvm.runtime.tensor(q),
+        index_tensor(q_indptr),
+        tvm.runtime.tensor(k),
+        tvm.runtime.tensor(v),
+        index_tensor(kv_indptr),
+        index_tensor([0] * len(q)),
+        index_tensor([0] * (len(q_indptr) - 1)),
+        output,
+        lse,
+        int(causal),
+        0,
+        1.0,
+        10000.0,
+        LAYER_IN_SCALE + spec.sm_scale,
+    )
+    return output.numpy(), lse.numpy()
+
+
+def run_paged_prefill(
+    spec: AttentionSpec,
+    target: tvm.target.Target,
+    q: Array,
+    q_indptr: Indices,
+    batch: PagedBatch,
+    causal: bool,
+) -> tuple[Array, Array]:
+    output, lse = nans(*q.shape), nans(*q.shape[:2])
+    dense_module("paged_prefill", spec, target)["paged_prefill"](
+        tvm.runtime.tensor(q),
+        index_tensor(q_indptr),
+        *batch.tensors(),
+        index_tensor([0] * (len(q_indptr) - 1)),
+        index_tensor([0] * len(q)),
+        output,
+        lse,
+        int(causal),
+        0,
+        1.0,
+        10000.0,
+        LAYER_IN_SCALE + spec.sm_scale,
+    )
+    return output.numpy(), lse.numpy()
+
+
+def run_paged_decode(
+    spec: AttentionSpec, target: tvm.target.Target, q: Array, batch: PagedBatch
+) -> tuple[Array, Array]:
+    output, lse = nans(*q.shape), nans(*q.shape[:2])
+    dense_module("paged_decode", spec, target)["paged_decode"](
+        tvm.runtime.tensor(q),
+        *batch.tensors(),
+        index_tensor([0] * len(q)),
+        index_tensor([0] * len(q)),
+        output,
+        lse,
+        0,
+        1.0,
+        10000.0,
+        LAYER_IN_SCALE + spec.sm_scale,
+    )
+    return output.numpy(), lse.numpy()
