@@ -14,15 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from ..errors import ConfigError, ShadowAttnError
 from .documents import validated
+from .hugging_face import DEFAULT_ROPE_BASE, mlc_fields
 
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-
-DEFAULT_ROPE_BASE = 10000
-"""Llama's, where a config doesn't say."""
-
-MAX_DEFAULT_CHUNK_TOKENS = 8192
-"""MLC's bound on the prefill chunk where a config doesn't say."""
 
 _MAX_DIMENSION = 1 << 24
 """No dimension of a model comes near it; sizes beyond are a corrupt or hostile file."""
@@ -171,116 +166,4 @@ class LlamaConfig(BaseModel):
     def from_hf_config(cls, config: Mapping[str, Any], where: str = "config.json") -> LlamaConfig:
         """From a Hugging Face `config.json`. Raises `ConfigError` naming every feature of the model
         that we don't run, and every value that is missing or malformed."""
-        refuse_unsupported(config, where)
-        rope = _rope_parameters(config, where)
-        heads = config.get("num_attention_heads")
-        head_dim = config.get("head_dim")
-        if head_dim is None and isinstance(heads, int) and heads > 0:
-            head_dim = _quotient(config.get("hidden_size"), heads)
-        context = next((config[name] for name in _CONTEXT_NAMES if config.get(name)), None)
-        chunk = config.get("prefill_chunk_size") or context
-        kv_heads = config.get("num_key_value_heads")
-        mapped = {
-            "rms_norm_eps": config.get("rms_norm_eps"),
-            "num_key_value_heads": heads if kv_heads is None else kv_heads,
-            "head_dim": head_dim,
-            "context_window_size": context,
-            "prefill_chunk_size": min(chunk, MAX_DEFAULT_CHUNK_TOKENS)
-            if isinstance(chunk, int)
-            else chunk,
-            "tie_word_embeddings": bool(config.get("tie_word_embeddings")),
-            **rope,
-        }
-        same = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers")
-        mapped |= {name: config.get(name) for name in (*same, "vocab_size")}
-        present = {name: value for name, value in mapped.items() if value is not None}
-        return cls.parse(present, where)
-
-
-_CONTEXT_NAMES = ("context_window_size", "max_position_embeddings", "max_sequence_length")
-"""Where MLC looks for the context length, in its order."""
-
-_UNSUPPORTED = {
-    "sliding-window attention": ("sliding_window", "sliding_window_size", "attention_chunk_size"),
-    "multi-head latent attention (MLA)": ("kv_lora_rank", "q_lora_rank"),
-    "mixture of experts": ("num_local_experts", "num_experts", "n_routed_experts"),
-    "biases in the projections": ("attention_bias", "mlp_bias", "bias", "qkv_bias"),
-    "weights already quantized by another tool": ("quantization_config",),
-    "query/key normalization": ("use_qk_norm", "qk_norm"),
-}
-"""What the kernels don't compute, and the config keys that ask for it."""
-
-_OFF: tuple[object, ...] = (None, False, 0, -1, [], {})
-"""Values that say a feature is not used."""
-
-
-def refuse_unsupported(config: Mapping[str, Any], where: str) -> None:
-    """Raise `ConfigError` naming every feature of a Hugging Face or MLC model config that we don't
-    run; silently dropping one would compute something else."""
-    problems = []
-    model_type = config.get("model_type", "llama")
-    if model_type != "llama":
-        problems.append(f"model_type: expected 'llama', got {model_type!r}")
-    activation = config.get("hidden_act", "silu")
-    if activation not in ("silu", "swish"):
-        problems.append(f"hidden_act: expected 'silu', got {activation!r}")
-    for feature, keys in _UNSUPPORTED.items():
-        for key in keys:
-            used = config.get(key)
-            if key == "sliding_window" and config.get("use_sliding_window") is False:
-                continue
-            if used not in _OFF:
-                problems.append(f"{key}: {feature} is not supported, got {str(used)[:60]}")
-    if config.get("partial_rotary_factor", 1.0) != 1.0:
-        problems.append(
-            "partial_rotary_factor: expected 1.0 (partial rotary embedding is not supported), "
-            f"got {config['partial_rotary_factor']}"
-        )
-    layer_types = config.get("layer_types") or []
-    if isinstance(layer_types, list):
-        others = sorted({str(t) for t in layer_types} - {"full_attention"})
-        if others:
-            problems.append(f"layer_types: expected 'full_attention' only, got {others}")
-    if problems:
-        raise ConfigError(
-            "\n  ".join([f"{where}: this model can't run here", *problems])
-            + "\nsupported: the Llama family (Llama 2 and 3, SmolLM2, TinyLlama)"
-        )
-
-
-def _rope_parameters(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Rotary base and scaling, from `rope_theta` and `rope_scaling` (transformers up to 4) or from
-    `rope_parameters` (transformers 5)."""
-    combined = config.get("rope_parameters") or {}
-    scaling = config.get("rope_scaling") or combined
-    if not isinstance(combined, Mapping) or not isinstance(scaling, Mapping):
-        raise ConfigError(f"{where}: rope_scaling: expected an object or null, got {scaling!r}")
-    base = config.get("rope_theta", combined.get("rope_theta"))
-    base = config.get("position_embedding_base") or base or DEFAULT_ROPE_BASE
-    return {
-        "position_embedding_base": base,
-        "rope_scaling": normalize_rope_scaling(scaling, where),
-    }
-
-
-def normalize_rope_scaling(scaling: Mapping[str, Any], where: str) -> dict[str, Any] | None:
-    """The `rope_scaling` object with one name for its type and floats where floats belong, or None
-    for none. Raises `ConfigError` for any kind but Llama 3's."""
-    kind = scaling.get("rope_type", scaling.get("type"))
-    if kind in (None, "default"):
-        rest = set(scaling) - {"rope_theta", "rope_type", "type"}
-        if rest:
-            raise ConfigError(f"{where}: rope_scaling: expected a rope_type, got {dict(scaling)}")
-        return None
-    if kind != "llama3":
-        raise ConfigError(
-            f"{where}: rope_scaling.rope_type: expected 'llama3' or none, got {kind!r}; other ways "
-            "of stretching the context are not supported"
-        )
-    kept = {k: v for k, v in scaling.items() if k not in ("type", "rope_theta")}
-    return {**kept, "rope_type": "llama3"}
-
-
-def _quotient(hidden_size: Any, heads: int) -> int | None:
-    """Head width where a config doesn't say."""
-    return hidden_size // heads if isinstance(hidden_size, int) else None
+        return cls.parse(mlc_fields(config, where), where)

@@ -15,9 +15,10 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ..errors import ConfigError
-from .architecture import LlamaConfig, refuse_unsupported
+from .architecture import LlamaConfig
 from .conversation import Conversation
 from .documents import read_json_object, validated
+from .hugging_face import refuse_unsupported
 
 CHAT_CONFIG_FILE = "mlc-chat-config.json"
 """The file's name in a model directory."""

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config.architecture import DEFAULT_ROPE_BASE, LlamaConfig
+from ..config.architecture import LlamaConfig
+from ..config.hugging_face import DEFAULT_ROPE_BASE
 from ..errors import ConfigError, WeightsError
 from .checkpoint import GenerationDefaults
 from .gguf_file import GgufFile, GgufTensor, open_gguf
@@ -171,7 +172,7 @@ def _refuse_unsupported(data: Mapping[str, Any], head_dim: Any, where: str) -> N
         ),
     )
     problems = [
-        f"{key}: {feature} is not supported, got {str(data.get(key))[:60]}"
+        f"{key}: no support for {feature}, got {str(data.get(key))[:60]}"
         for key, feature, fine in checks
         if not fine
     ]

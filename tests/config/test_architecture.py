@@ -84,13 +84,16 @@ def test_json_round_trip() -> None:
 
 REFUSED = (
     ({"model_type": "mistral"}, "model_type: expected 'llama', got 'mistral'"),
-    ({"sliding_window": 4096}, "sliding_window: sliding-window attention is not supported"),
-    ({"kv_lora_rank": 512}, "multi-head latent attention (MLA) is not supported, got 512"),
-    ({"num_local_experts": 8}, "mixture of experts is not supported, got 8"),
-    ({"attention_bias": True}, "attention_bias: biases in the projections is not supported"),
+    ({"sliding_window": 4096}, "sliding_window: no support for sliding-window attention"),
+    ({"kv_lora_rank": 512}, "no support for multi-head latent attention (MLA), got 512"),
+    ({"num_local_experts": 8}, "no support for mixture of experts, got 8"),
+    ({"attention_bias": True}, "attention_bias: no support for biases in the projections"),
     ({"mlp_bias": True}, "mlp_bias"),
     ({"hidden_act": "gelu"}, "hidden_act: expected 'silu', got 'gelu'"),
-    ({"partial_rotary_factor": 0.5}, "partial_rotary_factor: expected 1.0"),
+    (
+        {"partial_rotary_factor": 0.5},
+        "partial_rotary_factor: no support for partial rotary embedding, got 0.5",
+    ),
     ({"layer_types": ["full_attention", "sliding_attention"]}, "got ['sliding_attention']"),
     ({"quantization_config": {"quant_method": "awq"}}, "already quantized by another tool"),
     (

@@ -211,7 +211,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], type[ShadowAttnError], str]] 
     "sliding window": (
         edit(CHAT, lambda c: c.update(sliding_window_size=4096)),
         ConfigError,
-        "sliding-window attention is not supported, got 4096",
+        "no support for sliding-window attention, got 4096",
     ),
     "several devices": (
         edit(CHAT, lambda c: c["model_config"].update(tensor_parallel_shards=2)),
