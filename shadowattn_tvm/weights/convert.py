@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from math import prod
 from pathlib import Path
 from typing import cast
 
@@ -26,7 +27,7 @@ from .checkpoint import Checkpoint, check_tensors, expected_shapes, sources
 from .gguf_checkpoint import GgufCheckpoint
 from .group_quantize import quantize_q4
 from .hf_checkpoint import TOKENIZER_FILES, HuggingFaceCheckpoint
-from .layout import float_shapes, parameter_layout, quantized_names
+from .layout import ITEM_BYTES, float_shapes, parameter_layout, quantized_names
 from .model_directory import ModelDirectory, is_model_directory, open_model_directory
 from .shard_writer import ShardWriter, count_elements
 from .tensor_cache import TENSOR_CACHE_FILE
@@ -124,8 +125,9 @@ def _write_parameters(
     progress: Progress | None,
 ) -> None:
     layout = parameter_layout(architecture, quantization)
-    shapes = float_shapes(architecture)
-    total = count_elements(shapes.values())
+    names = float_shapes(architecture)
+    rows = {name: shape[0] for name, shape in expected_shapes(architecture).items()}
+    total = count_elements(names.values())
     done = 0
 
     def counted(blocks: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
@@ -137,8 +139,10 @@ def _write_parameters(
                 progress(done, total)
 
     with ShardWriter(folder) as writer:
-        for name in shapes:
-            blocks = counted(_blocks(checkpoint, architecture, name))
+        for name, shape in names.items():
+            step = _block_rows(prod(shape[1:]), architecture.head_dim)
+            parts = {source: rows[source] for source in sources(name)}
+            blocks = counted(_blocks(checkpoint, parts, step))
             if name in layout:
                 writer.add(name, layout[name], blocks)
                 continue
@@ -149,23 +153,25 @@ def _write_parameters(
         writer.finish(total)
 
 
+def _block_rows(row_size: int, head_dim: int) -> int:
+    """Rows to a block: whole heads, at least one."""
+    heads = _BLOCK_BYTES // (row_size * ITEM_BYTES * head_dim)
+    return max(1, heads) * head_dim
+
+
 def _blocks(
-    checkpoint: Checkpoint, architecture: LlamaConfig, name: str
+    checkpoint: Checkpoint, parts: Mapping[str, int], step: int
 ) -> Iterator[NDArray[np.float32]]:
-    """The rows of MLC's parameter `name` in order, in blocks of whole heads."""
-    shapes = expected_shapes(architecture)
-    for source in sources(name):
-        num_rows = shapes[source][0]
-        row_bytes = 4 * count_elements([shapes[source][1:]])
-        heads = max(1, _BLOCK_BYTES // (row_bytes * architecture.head_dim))
-        step = heads * architecture.head_dim
+    """The rows of the checkpoint's tensors `parts` (name: rows), one after another, in blocks."""
+    for name, num_rows in parts.items():
         for start in range(0, num_rows, step):
-            block = checkpoint.read_rows(source, start, min(start + step, num_rows))
-            if not np.isfinite(block).all():
-                bad = int(np.count_nonzero(~np.isfinite(block)))
+            block = checkpoint.read_rows(name, start, min(start + step, num_rows))
+            finite = np.isfinite(block)
+            if not finite.all():
                 raise WeightsError(
-                    f"tensor {source}: expected finite weights, got {bad} NaN or infinite ones in "
-                    f"rows {start} to {start + len(block) - 1}; the checkpoint is damaged"
+                    f"tensor {name}: expected finite weights, got {np.count_nonzero(~finite)} NaN "
+                    f"or infinite ones in rows {start} to {start + len(block) - 1}; the checkpoint "
+                    "is damaged"
                 )
             yield block
 

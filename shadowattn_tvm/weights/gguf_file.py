@@ -43,6 +43,8 @@ _SCALARS = {
 }
 """Metadata value types and their `struct` codes."""
 
+_STRUCTS = {code: struct.Struct("<" + code) for code in _SCALARS.values()}
+
 _STRING, _ARRAY = 8, 9
 
 
@@ -178,11 +180,11 @@ class _Parser:
             return [self._string(self._size_bytes) for _ in range(count)]
         if item_type not in _SCALARS:
             raise self._error(f"metadata {key!r}: unknown array item type {item_type}")
-        item = struct.Struct("<" + _SCALARS[item_type])
+        item = _STRUCTS[_SCALARS[item_type]]
         return [value for (value,) in item.iter_unpack(self._take(count * item.size))]
 
     def _scalar(self, code: str) -> Any:
-        item = struct.Struct("<" + code)
+        item = _STRUCTS[code]
         return item.unpack(self._take(item.size))[0]
 
     def _string(self, max_bytes: int) -> str:
