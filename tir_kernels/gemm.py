@@ -17,13 +17,14 @@ Source: the blocking of Goto and van de Geijn, "Anatomy of High-Performance Matr
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 from tvm.script import tirx as T
 
 from .constants import QUANT_GROUP
 from .linear_tiles import LinearTile
-from .shuffle import transpose
+from .shuffle import pick, transpose
 from .spec import LinearSpec
 from .vector import Expr, const_f32, splat
 
@@ -123,7 +124,7 @@ class Gemm:
     ) -> None:
         """Emit the transposition of `lanes` tokens by `lanes` input features."""
         rows = [
-            T.bind(x[T.min(token + lane, num_tokens - 1), self.vector(first_k)])
+            x[T.min(token + lane, num_tokens - 1), self.vector(first_k)]
             for lane in range(self.lanes)
         ]
         for column, values in enumerate(transpose(rows, self.lanes)):
@@ -195,7 +196,6 @@ class Gemm:
                     self.vector((r * vectors + v) * self.lanes)
                 ]
 
-    @T.inline
     def add_outer_products(
         self,
         weight: Any,
@@ -203,26 +203,23 @@ class Gemm:
         first_k: Expr,
         k: Expr,
         source: Expr,
-        acc: T.Buffer,
+        acc: Any,
         vectors: int,
         count: int,
     ) -> None:
-        """acc += the outer products of `count` input features from `k` on."""
-        weights = T.alloc_buffer((self.outputs * count,), "float32")
-        for r in T.unroll(self.outputs):
-            weights[r * count if count == 1 else T.ramp(r * count, 1, count)] = weight.at(
-                first_output, first_k, r, k, count
-            )
-        for s in T.unroll(count):
-            for r in T.unroll(self.outputs):
-                for v in T.unroll(vectors):
-                    acc[self.vector((r * vectors + v) * self.lanes)] = (
-                        acc[self.vector((r * vectors + v) * self.lanes)]
-                        + splat(weights[r * count + s], self.lanes)
-                        * self.packed[
-                            self.vector(source + (k + s) * self.tile.panel_tokens + v * self.lanes)
-                        ]
-                    )
+        """Emit `acc += the outer products` of `count` input features from `k` on."""
+        loaded = [
+            T.bind(weight.at(first_output, first_k, r, k, count)) for r in range(self.outputs)
+        ]
+        for s in range(count):
+            start = source + (k + s) * self.tile.panel_tokens
+            tokens = [
+                T.bind(self.packed[self.vector(start + v * self.lanes)]) for v in range(vectors)
+            ]
+            for r, v in product(range(self.outputs), range(vectors)):
+                factor = loaded[r] if count == 1 else pick([loaded[r]], [s])
+                cell = self.vector((r * vectors + v) * self.lanes)
+                T.buffer_store(acc, acc[cell] + splat(factor, self.lanes) * tokens[v], [cell])
 
     @T.inline
     def write(
@@ -262,7 +259,7 @@ class Gemm:
     ) -> None:
         """Emit the transposition of `lanes` outputs by `lanes` tokens."""
         rows = [
-            T.bind(sums[self.vector(source + output * self.tile.panel_tokens)])
+            sums[self.vector(source + output * self.tile.panel_tokens)]
             for output in range(self.lanes)
         ]
         for token, values in enumerate(transpose(rows, self.lanes)):

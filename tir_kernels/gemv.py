@@ -1,7 +1,8 @@
 """One token times a weight [outputs, depth]: dot products along the rows, as the weight is stored.
 
-The time is that of reading the weight once, so both kernels stream a few rows at a time; each
-task's rows are contiguous.
+The time is that of reading the weight once. Rows are read front to back: float32 rows a few side by
+side, which keeps more loads in flight; the much shorter q4f32_1 rows one by one, because there
+several streams at once cost the hardware prefetcher half its speed.
 """
 
 from __future__ import annotations
@@ -51,15 +52,16 @@ class FloatGemv:
                         acc[self.vector(r)]
                         + self.w[first + r, self.vector(i)] * x[token, self.vector(i)]
                     )
+            dots = T.alloc_buffer((self.rows,), "float32")
             for r in T.unroll(self.rows):
-                y[token, first + r] = sum_lanes(acc[self.vector(r)], self.lanes)
-            if tail > 0:
-                for i in range(tail):
-                    k = T.bind(self.spec.in_features - tail + i)
-                    for r in T.unroll(self.rows):
-                        y[token, first + r] = (
-                            y[token, first + r] + self.w[first + r, k] * x[token, k]
-                        )
+                dots[r] = sum_lanes(acc[self.vector(r)], self.lanes)
+            for i in range(tail):
+                k = T.bind(self.spec.in_features - tail + i)
+                for r in T.unroll(self.rows):
+                    dots[r] = dots[r] + self.w[first + r, k] * x[token, k]
+            # written once and never read: overlapping tasks may run at the same time
+            for r in T.unroll(self.rows):
+                y[token, first + r] = dots[r]
 
 
 @T.meta_class
@@ -73,7 +75,7 @@ class QuantizedGemv:
 
         sum (q - 7) s x = s (sum q x - 7 sum x)
 
-    What doesn't fill a vector of words is done group by group, 4 words at a time.
+    What doesn't fill a vector of words is done group by group, four words at a time.
 
     Attributes
     ----------
@@ -83,7 +85,6 @@ class QuantizedGemv:
 
     def __init__(self, spec: LinearSpec, tile: LinearTile, q_weight: Any, q_scale: Any) -> None:
         self.lanes = tile.lanes
-        self.rows = min(tile.quantized_gemv_outputs, spec.out_features)
         self.spec = spec
         self.q_weight = q_weight
         self.q_scale = q_scale
@@ -96,27 +97,25 @@ class QuantizedGemv:
     def run(self, x: T.Buffer, y: T.Buffer, token: Expr) -> None:
         """x (M, K), y (M, N) float32; one row of each."""
         whole = T.meta_var(self.num_words - self.tail_words)
-        self.reorder(x, token, 0, whole, self.lanes)
-        self.reorder(x, token, whole, self.tail_words, WORDS_PER_GROUP)
-        for task in T.parallel(T.int64(-(-self.spec.out_features // self.rows))):
-            # the last task overlaps the one before it: both write the same bits
-            first = T.bind(T.min(task * self.rows, self.spec.out_features - self.rows))
-            for r in T.unroll(self.rows):
-                y[token, first + r] = T.float32(0)
-            self.add_products(y, token, first, 0, whole, self.lanes)
-            if self.tail_words > 0:
-                self.add_products(y, token, first, whole, self.tail_words, WORDS_PER_GROUP)
+        for block in range(whole // self.lanes):
+            self.reorder(x, token, block * self.lanes, self.lanes)
+        for block in range(self.tail_words // WORDS_PER_GROUP):
+            self.reorder(x, token, whole + block * WORDS_PER_GROUP, WORDS_PER_GROUP)
+        for output in T.parallel(T.int64(self.spec.out_features)):
+            acc = T.alloc_buffer((self.lanes,), "float32")
+            tail = T.alloc_buffer((WORDS_PER_GROUP,), "float32")
+            acc[T.ramp(0, 1, self.lanes)] = const_f32(0.0, self.lanes)
+            tail[T.ramp(0, 1, WORDS_PER_GROUP)] = const_f32(0.0, WORDS_PER_GROUP)
+            for block in range(whole // self.lanes):
+                self.add_products(acc, output, block * self.lanes, self.lanes)
+            for block in range(self.tail_words // WORDS_PER_GROUP):
+                self.add_products(tail, output, whole + block * WORDS_PER_GROUP, WORDS_PER_GROUP)
+            y[token, output] = sum_lanes(acc[T.ramp(0, 1, self.lanes)], self.lanes) + sum_lanes(
+                tail[T.ramp(0, 1, WORDS_PER_GROUP)], WORDS_PER_GROUP
+            )
 
-    @T.inline
-    def reorder(
-        self, x: T.Buffer, token: Expr, first_word: int, num_words: int, lanes: int
-    ) -> None:
-        """Fill x_scaled and x_offset for blocks of `lanes` words."""
-        for block in range(num_words // lanes):
-            self.reorder_block(x, token, first_word + block * lanes, lanes)
-
-    def reorder_block(self, x: Any, token: Expr, word: Expr, lanes: int) -> None:
-        """Emit the reordering of the activations of `lanes` words."""
+    def reorder(self, x: Any, token: Expr, word: Expr, lanes: int) -> None:
+        """Emit the filling of x_scaled and x_offset for a block of `lanes` words."""
         total = const_f32(0.0, lanes)
         for j in range(QUANT_PER_WORD):
             first = word * QUANT_PER_WORD
@@ -127,39 +126,22 @@ class QuantizedGemv:
         offset = total * const_f32(-float(QUANT_ZERO_POINT), lanes)
         T.buffer_store(self.x_offset, offset, [T.ramp(word, 1, lanes)])
 
-    @T.inline
-    def add_products(
-        self, y: T.Buffer, token: Expr, first: Expr, first_word: int, num_words: int, lanes: int
-    ) -> None:
-        """y[token, first : first + rows] += the products of `num_words` words of each row."""
-        acc = T.alloc_buffer((self.rows * lanes,), "float32")
-        for r in T.unroll(self.rows):
-            acc[T.ramp(r * lanes, 1, lanes)] = const_f32(0.0, lanes)
-        for block in range(num_words // lanes):
-            word = T.bind(first_word + block * lanes)
-            for r in T.unroll(self.rows):
-                acc[T.ramp(r * lanes, 1, lanes)] = acc[T.ramp(r * lanes, 1, lanes)] + self.scales(
-                    first + r, word, lanes
-                ) * self.block_product(first + r, word, lanes)
-        for r in T.unroll(self.rows):
-            y[token, first + r] = y[token, first + r] + sum_lanes(
-                acc[T.ramp(r * lanes, 1, lanes)], lanes
-            )
-
-    def block_product(self, row: Expr, word: Expr, lanes: int) -> Expr:
-        """Sum of (q - 7) x over the eight weights of each of `lanes` words."""
+    def add_products(self, acc: Any, row: Expr, word: Expr, lanes: int) -> None:
+        """Emit `acc += scale * sum of (q - 7) x`, lane by lane, for a block of `lanes` words."""
         low = T.bind(self.q_weight[row, T.ramp(word, 1, lanes)])
         high = T.bind(T.shift_right(low, splat(T.uint32(HALF_WORD_BITS), lanes)))
-        total = self.x_offset[T.ramp(word, 1, lanes)]
+        sums = [self.x_offset[T.ramp(word, 1, lanes)], const_f32(0.0, lanes)]  # shorter chains
         for j in range(QUANT_PER_WORD):
-            half = low if j < NIBBLES_PER_HALF else high
-            mask = NIBBLE_MASK << (NIBBLE_BITS * (j % NIBBLES_PER_HALF))
-            nibbles = T.bitwise_and(half, splat(T.uint32(mask), lanes))
+            half, position = divmod(j, NIBBLES_PER_HALF)
+            mask = T.uint32(NIBBLE_MASK << (NIBBLE_BITS * position))
+            nibbles = T.bitwise_and((low, high)[half], splat(mask, lanes))
             # signed conversions are single instructions everywhere, unsigned ones are not
             values = T.Cast(f"float32x{lanes}", T.reinterpret(f"int32x{lanes}", nibbles))
-            x_index = T.ramp(word * QUANT_PER_WORD + j * lanes, 1, lanes)
-            total = total + values * self.x_scaled[x_index]
-        return total
+            where = T.ramp(word * QUANT_PER_WORD + j * lanes, 1, lanes)
+            sums[half] = sums[half] + values * self.x_scaled[where]
+        scales = self.scales(row, word, lanes)
+        lane = T.ramp(0, 1, lanes)
+        T.buffer_store(acc, acc[lane] + scales * (sums[0] + sums[1]), [lane])
 
     def scales(self, row: Expr, word: Expr, lanes: int) -> Expr:
         """The scale of each of `lanes` words."""

@@ -26,7 +26,7 @@ GEMV_MAX_TOKENS = 1
 """A GEMV per token up to here. The float32 GEMM reads the weight once however many tokens there
 are, and reading it is what takes the time."""
 
-QUANTIZED_GEMV_MAX_TOKENS = 3
+QUANTIZED_GEMV_MAX_TOKENS = 5
 """The same for q4f32_1, where unpacking to memory costs the GEMM more than reading it again."""
 
 

@@ -28,7 +28,7 @@ class LinearTile:
     block_depth : input features summed up before the next are touched; bounds what must stay in
         cache: `block_depth * outputs` weights in L1, `block_depth * block_tokens` activations in
         L2. A multiple of the quantization group.
-    gemv_outputs, quantized_gemv_outputs : rows of the weight that the GEMV reads side by side.
+    gemv_outputs : rows of a float32 weight that the GEMV reads side by side.
     """
 
     lanes: int
@@ -39,7 +39,6 @@ class LinearTile:
     task_outputs: int
     block_depth: int
     gemv_outputs: int
-    quantized_gemv_outputs: int
 
     @property
     def panel_tokens(self) -> int:
@@ -64,8 +63,7 @@ _TILES: dict[Isa, LinearTile] = {
         block_panels=16,
         task_outputs=48,
         block_depth=512,
-        gemv_outputs=4,
-        quantized_gemv_outputs=2,
+        gemv_outputs=8,
     ),
     "avx2": LinearTile(
         lanes=8,
@@ -75,8 +73,7 @@ _TILES: dict[Isa, LinearTile] = {
         block_panels=8,
         task_outputs=48,
         block_depth=512,
-        gemv_outputs=4,
-        quantized_gemv_outputs=2,
+        gemv_outputs=8,
     ),
     "avx512": LinearTile(
         lanes=16,
@@ -86,8 +83,7 @@ _TILES: dict[Isa, LinearTile] = {
         block_panels=4,
         task_outputs=48,
         block_depth=512,
-        gemv_outputs=4,
-        quantized_gemv_outputs=4,
+        gemv_outputs=8,
     ),
     "neon": LinearTile(
         lanes=4,
@@ -97,8 +93,7 @@ _TILES: dict[Isa, LinearTile] = {
         block_panels=16,
         task_outputs=48,
         block_depth=512,
-        gemv_outputs=4,
-        quantized_gemv_outputs=4,
+        gemv_outputs=8,
     ),
 }
 

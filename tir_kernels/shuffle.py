@@ -1,7 +1,6 @@
 """Moving lanes about: halves, concatenation, transposition of a square of vectors.
 
 Expression builders as in `vector`: called while TVMScript is parsed, they return TIR expressions.
-An operand may occur several times in a result; LLVM computes it once.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from tvm import tirx
+from tvm.script import tirx as T
 
 from .vector import Expr
 
@@ -29,7 +29,8 @@ def concat(vectors: Sequence[Expr], lanes: int) -> Expr:
 def transpose(rows: Sequence[Expr], lanes: int) -> list[Expr]:
     """The columns of a square: `lanes` rows of `lanes` float32 lanes; 4, 8 or 16.
 
-    First 4 x 4 squares within the 128-bit blocks, then whole blocks.
+    First 4 x 4 squares within the 128-bit blocks, then whole blocks. Emits bindings of what is used
+    more than once, so that the expressions stay small.
     """
     assert len(rows) == lanes
     groups = [
@@ -50,18 +51,16 @@ def _transpose_blocks(rows: Sequence[Expr], lanes: int) -> list[Expr]:
 
     def each_block(x: Expr, y: Expr, pattern: Sequence[int]) -> Expr:
         # a pattern lane from 4 on is one of y
-        return pick(
-            [x, y],
-            [
-                block + lane % BLOCK_LANES + lane // BLOCK_LANES * lanes
-                for block in blocks
-                for lane in pattern
-            ],
-        )
+        lane_numbers = [
+            block + lane % BLOCK_LANES + lane // BLOCK_LANES * lanes
+            for block in blocks
+            for lane in pattern
+        ]
+        return T.bind(pick([x, y], lane_numbers))
 
     low, high = (0, 4, 1, 5), (2, 6, 3, 7)
     first, second = (0, 1, 4, 5), (2, 3, 6, 7)
-    a, b, c, d = rows
+    a, b, c, d = (T.bind(row) for row in rows)
     ab_low, ab_high = each_block(a, b, low), each_block(a, b, high)
     cd_low, cd_high = each_block(c, d, low), each_block(c, d, high)
     return [

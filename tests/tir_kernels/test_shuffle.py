@@ -15,7 +15,7 @@ from tir_kernels.vector import sum_lanes
 
 
 def _store_columns(source: Any, target: Any, lanes: int) -> None:
-    rows = [T.bind(source[row, T.ramp(0, 1, lanes)]) for row in range(lanes)]
+    rows = [source[row, T.ramp(0, 1, lanes)] for row in range(lanes)]
     for column, values in enumerate(transpose(rows, lanes)):
         T.buffer_store(target, values, [column, T.ramp(0, 1, lanes)])
 
