@@ -21,6 +21,9 @@ PASS_CONFIG = {
     # The TIR common-subexpression pass can leave dangling variables in host code (MLC-LLM
     # disables it for the same reason); LLVM does this work anyway.
     "tirx.disable_cse_tir": True,
+    # Storage rewriting moves an allocation to the top of its scope, above the binding of the
+    # variable its extent is made of. Small buffers become registers or stack in LLVM regardless.
+    "tirx.disable_storage_rewrite": True,
 }
 
 
