@@ -34,8 +34,8 @@ class Session:
     ----------
     directory : the weights.
     library_path : the compiled library.
-    context_window_size, prefill_chunk_size : in tokens, at most the library's; by default the
-        smaller of the library's and the model directory's.
+    context_window_size, prefill_chunk_size : in tokens, at most the library's, which are the
+        defaults.
 
     Raises `LibraryError` if the library can't be loaded or doesn't fit the weights, `WeightsError`
     if they can't be read, `ConfigError` for limits out of range.
@@ -58,13 +58,11 @@ class Session:
             "context_window_size",
             context_window_size,
             metadata.context_window_size,
-            config.context_window_size,
         )
         self.prefill_chunk_tokens = _limit(
             "prefill_chunk_size",
             prefill_chunk_size,
             metadata.prefill_chunk_size,
-            config.prefill_chunk_size,
         )
         self._vocab_size = config.active_vocab_size or config.vocab_size
         self._device = device
@@ -185,9 +183,9 @@ def _builtin(name: str) -> Callable[..., Any]:
     return function
 
 
-def _limit(name: str, chosen: int | None, compiled: int, configured: int) -> int:
+def _limit(name: str, chosen: int | None, compiled: int) -> int:
     """A run-time limit in tokens. Raises `ConfigError` if the choice is out of range."""
-    limit = min(compiled, configured) if chosen is None else chosen
+    limit = compiled if chosen is None else chosen
     if not 1 <= limit <= compiled:
         raise ConfigError(
             f"expected {name} between 1 and the library's {compiled} tokens, got {limit}; a larger "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -134,15 +134,13 @@ def test_ratio_one_gives_the_dense_tokens(
 
 
 @pytest.fixture(params=[0.2, 0.5, 0.8], ids=lambda depth: f"depth{depth}")
-def fact_prompt(
-    request: pytest.FixtureRequest, encode: Callable[[str], list[int]]
-) -> Iterator[list[int]]:
+def fact_prompt(request: pytest.FixtureRequest, encode: Callable[[str], list[int]]) -> list[int]:
     """A document of more than 3,000 tokens with one fact in it, and a question about the fact."""
     text = prompts()[-1].text
     document = (text * 3)[: len(text) * 2]
     split = document.rindex(". ", 0, int(len(document) * request.param)) + 2
     planted = f"{document[:split]}{PLANTED_FACT} {document[split:]}"
-    yield encode(f"<|im_start|>user\n{planted}\n\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n")
+    return encode(f"<|im_start|>user\n{planted}\n\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n")
 
 
 def test_a_planted_fact_is_found_through_the_shipped_plan(
