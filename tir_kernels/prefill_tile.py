@@ -47,7 +47,8 @@ class PrefillTile:
     Attributes
     ----------
     limits : (queries,) int32, the caller's: how many keys, counted from key 0, each query sees.
-        Zero or less means none. All entries must be set, those of padding queries to anything.
+        Zero or less means none. They must not decrease from one query to the next, so that a
+        strip may skip what its last query doesn't see; those of padding queries may be anything.
     rows : (padded_key_block,) int32, the caller's: the row of each key of the block. The entries
         from `num_keys` up to the next multiple of `register_rows` must name readable rows; what
         those hold (even NaN) is ignored.
@@ -114,26 +115,24 @@ class PrefillTile:
         """
         for strip in range(T.ceildiv(num_queries, self.sizes.strip_queries)):
             base = T.bind(strip * self.sizes.strip_queries)
-            self.score(k_rows, first_key, num_keys, base)
-            self.weigh(num_keys, base)
-            for group in range(self.dims // self.group):
-                self.sum_values(
-                    v_rows,
-                    value_offset,
-                    num_keys,
-                    base,
-                    group * self.group,
-                    self.group,
-                )
-            if self.dims % self.group > 0:
-                self.sum_values(
-                    v_rows,
-                    value_offset,
-                    num_keys,
-                    base,
-                    self.dims - self.dims % self.group,
-                    self.dims % self.group,
-                )
+            last = T.bind(T.min(base + self.sizes.strip_queries, num_queries) - 1)
+            seen = T.bind(T.min(self.limits[last] - first_key, num_keys))
+            if seen > 0:
+                self.score(k_rows, first_key, seen, base)
+                self.weigh(seen, base)
+                for group in range(self.dims // self.group):
+                    self.sum_values(
+                        v_rows, value_offset, seen, base, group * self.group, self.group
+                    )
+                if self.dims % self.group > 0:
+                    self.sum_values(
+                        v_rows,
+                        value_offset,
+                        seen,
+                        base,
+                        self.dims - self.dims % self.group,
+                        self.dims % self.group,
+                    )
 
     @T.inline
     def score(self, k_rows: T.Buffer, first_key: Expr, num_keys: Expr, base: Expr) -> None:
