@@ -71,37 +71,40 @@ def attention_tile(features: CpuFeatures) -> AttentionTile:
 
 @dataclass(frozen=True)
 class DecodeTile:
-    """How the query heads of one KV head meet one block of keys.
+    """How the query heads of one KV head meet one split of keys.
 
     Attributes
     ----------
     lanes : float32 lanes of a vector; divides 16, so it divides the head dim.
-    heads : query heads that pass over a block of keys together; divides the group.
+    heads : query heads that pass over the keys together; divides the group.
     score_keys : keys whose scores build up together: score_keys * heads accumulators.
     value_vectors : vectors of the output that build up together: heads * value_vectors
         accumulators; divides head_dim / lanes.
-    key_block : keys per step of the online softmax; a multiple of the page size.
     split_keys : keys of one task, so that few heads still occupy many threads; a multiple of
-        key_block.
+        score_keys, lanes and the page size.
+    ahead_keys : how far ahead of its use a key is prefetched.
+    line_elements : float32 elements of a cache line.
     """
 
     lanes: int
     heads: int
     score_keys: int
     value_vectors: int
-    key_block: int
     split_keys: int
+    ahead_keys: int
+    line_elements: int
 
     @property
-    def padded_key_block(self) -> int:
-        """`key_block` rounded up to whole register tiles: the size of a row table."""
-        return -(-self.key_block // self.score_keys) * self.score_keys
+    def row_table(self) -> int:
+        """Entries of a row table: a split, and what is prefetched beyond it."""
+        return self.split_keys + self.ahead_keys
 
 
 _DECODE_ACCUMULATORS = 12  # leaves 4 of 16 registers for operands
 _DECODE_MAX_HEADS = 8  # as many accumulators hide the latency of the multiply-adds
-_DECODE_KEY_BLOCK = 64
 _DECODE_SPLIT_KEYS = 256  # 128 KiB of K and V at D = 64: some 10 us of work, enough to hand out
+_DECODE_AHEAD_KEYS = 16  # a page: hardware prefetchers stop where it ends
+_CACHE_LINE_FLOATS = 16
 
 
 def decode_tile(spec: AttentionSpec, features: CpuFeatures) -> DecodeTile:
@@ -111,10 +114,11 @@ def decode_tile(spec: AttentionSpec, features: CpuFeatures) -> DecodeTile:
     return DecodeTile(
         lanes=features.lanes,
         heads=heads,
-        score_keys=_largest_divisor(_DECODE_KEY_BLOCK, per_head),
+        score_keys=_largest_divisor(_DECODE_SPLIT_KEYS, per_head),
         value_vectors=_largest_divisor(spec.head_dim // features.lanes, per_head),
-        key_block=_DECODE_KEY_BLOCK,
         split_keys=_DECODE_SPLIT_KEYS,
+        ahead_keys=_DECODE_AHEAD_KEYS,
+        line_elements=_CACHE_LINE_FLOATS,
     )
 
 

@@ -117,21 +117,17 @@ def dense_paged_decode(spec: AttentionSpec, features: CpuFeatures) -> tirx.PrimF
                 )
             )
             heads = DecodeGroup(spec, sizes)
-            heads.start(q, b, kv_head)
-            for block in range(T.ceildiv(num_keys, sizes.key_block)):
-                first_key = T.bind(first + block * sizes.key_block)
-                block_keys = T.bind(T.min(sizes.key_block, first + num_keys - first_key))
-                list_page_rows(
-                    heads.rows,
-                    sizes.padded_key_block,
-                    page_values,
-                    page_indptr[b],
-                    kv_head,
-                    first_key,
-                    block_keys,
-                    spec,
-                )
-                heads.attend(cache_rows, cache_rows, value_row_offset(spec), block_keys)
+            list_page_rows(
+                heads.rows,
+                sizes.row_table,
+                page_values,
+                page_indptr[b],
+                kv_head,
+                first,
+                num_keys,
+                spec,
+            )
+            heads.run(q, b, kv_head, cache_rows, cache_rows, value_row_offset(spec), num_keys)
             for h in range(group):
                 part_max[task, h] = heads.row_max[h]
                 part_sum[task, h] = heads.row_sum[h]
