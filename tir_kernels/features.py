@@ -9,7 +9,7 @@ from tvm.target import Target
 from tvm.target.codegen import llvm_cpu_has_features
 
 Isa = Literal["generic", "avx2", "avx512", "neon"]
-Int8Dot = Literal["widening", "maddubs", "vnni", "dotprod"]
+Int8Dot = Literal["widening", "pmaddwd", "vnni", "dotprod"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class CpuFeatures:
     lanes : float32 lanes of one vector register.
     vector_registers : architectural vector registers; bounds the register tiles.
     int8_dot : the best INT8 dot product: `widening` is plain multiplies that LLVM vectorizes,
-        `maddubs` AVX2's u8 x s8 pair sums, `vnni` and `dotprod` 4-way accumulating dots.
+        `pmaddwd` x86's exact int16 pair sums, `vnni` and `dotprod` 4-way accumulating dots.
     """
 
     isa: Isa
@@ -32,8 +32,8 @@ class CpuFeatures:
 
 
 GENERIC = CpuFeatures(isa="generic", lanes=4, vector_registers=16, int8_dot="widening")
-AVX2 = CpuFeatures(isa="avx2", lanes=8, vector_registers=16, int8_dot="maddubs")
-AVX512 = CpuFeatures(isa="avx512", lanes=16, vector_registers=32, int8_dot="maddubs")
+AVX2 = CpuFeatures(isa="avx2", lanes=8, vector_registers=16, int8_dot="pmaddwd")
+AVX512 = CpuFeatures(isa="avx512", lanes=16, vector_registers=32, int8_dot="pmaddwd")
 AVX512_VNNI = CpuFeatures(isa="avx512", lanes=16, vector_registers=32, int8_dot="vnni")
 NEON = CpuFeatures(isa="neon", lanes=4, vector_registers=32, int8_dot="widening")
 NEON_DOTPROD = CpuFeatures(isa="neon", lanes=4, vector_registers=32, int8_dot="dotprod")

@@ -1,0 +1,113 @@
+"""The INT8 shadow of one sequence's past keys: measured, then quantized and packed, in parallel.
+
+Done once per call and shared by all of a chunk's queries.
+"""
+
+from __future__ import annotations
+
+from tvm.script import tirx as T
+
+from .features import CpuFeatures
+from .int8_dot import int8_dot_method
+from .page_table import key_row
+from .plan_table import PlanTable
+from .quantize import AbsoluteMaximum, KeyPacker, nearest_scale
+from .spec import AttentionSpec
+from .vector import Expr
+
+SEGMENT_BLOCKS = 32
+"""Blocks of keys that one task measures or packs: enough work to be worth a task."""
+
+
+@T.meta_class
+class KeyShadow:
+    """One sequence's keys. Made inside the PrimFunc, outside parallel loops.
+
+    Attributes
+    ----------
+    row_table : (num_keys,) int32, the row of K of each key for KV head 0; other heads' rows lie
+        `page_size` apart.
+    packed : (Hkv * num_blocks, D / group, lanes * group), the quantized keys of KV head h from
+        block h * num_blocks on; `num_blocks` is a multiple of `register_blocks`.
+    """
+
+    def __init__(self, spec: AttentionSpec, features: CpuFeatures, num_keys: Expr) -> None:
+        dot = int8_dot_method(features)
+        self.spec = spec
+        self.dot = dot
+        self.lanes = features.lanes
+        self.num_keys = T.bind(num_keys)
+        self.num_tiles = T.bind(T.ceildiv(self.num_keys, dot.register_keys))
+        self.num_blocks = T.bind(self.num_tiles * dot.register_blocks)
+        self.num_segments = T.bind(T.ceildiv(self.num_blocks, SEGMENT_BLOCKS))
+        self.row_table = T.alloc_buffer((self.num_keys,), "int32")
+        self.packed = T.alloc_buffer(
+            (
+                spec.num_kv_heads * self.num_blocks,
+                spec.head_dim // dot.group,
+                dot.lanes * dot.group,
+            ),
+            dot.key_dtype,
+        )
+        self.maxima = T.alloc_buffer((spec.num_kv_heads * self.num_segments,), "float32")
+
+    @T.inline
+    def list_rows(self, page_values: T.Buffer, first_page: Expr) -> None:
+        """Fill `row_table` from the sequence's page ids, which start at `first_page`."""
+        for key in range(self.num_keys):
+            self.row_table[key] = key_row(
+                page_values[first_page + key // self.spec.page_size],
+                0,
+                key % self.spec.page_size,
+                self.spec,
+            )
+
+    @T.inline
+    def build(self, cache_rows: T.Buffer, plan: PlanTable) -> None:
+        """Measure, choose buckets, quantize and pack every KV head."""
+        for task in T.parallel(self.spec.num_kv_heads * self.num_segments):
+            self.measure(cache_rows, task)
+        for task in T.parallel(self.spec.num_kv_heads * self.num_segments):
+            self.pack(cache_rows, plan, task)
+
+    @T.inline
+    def measure(self, cache_rows: T.Buffer, task: Expr) -> None:
+        """Task = KV head * num_segments + segment; `maxima[task]` = the segment's largest |k|."""
+        largest = AbsoluteMaximum(self.spec.head_dim, self.lanes)
+        segment_keys = T.meta_var(SEGMENT_BLOCKS * self.dot.lanes)
+        offset = T.bind(task // self.num_segments * self.spec.page_size)
+        first_key = T.bind(task % self.num_segments * segment_keys)
+        largest.clear()
+        for i in range(T.min(segment_keys, self.num_keys - first_key)):
+            largest.include(cache_rows, T.Cast("int64", self.row_table[first_key + i] + offset))
+        self.maxima[task] = largest.value()
+
+    @T.inline
+    def pack(self, cache_rows: T.Buffer, plan: PlanTable, task: Expr) -> None:
+        """Quantize and pack one segment, with the scale that its whole head measures."""
+        packer = KeyPacker(self.spec.head_dim, self.dot, self.lanes)
+        largest = T.alloc_buffer((1,), "float32")
+        kv_head = T.bind(task // self.num_segments)
+        first_block = T.bind(task % self.num_segments * SEGMENT_BLOCKS)
+        largest[0] = T.float32(0)
+        for s in range(self.num_segments):
+            largest[0] = T.max(largest[0], self.maxima[kv_head * self.num_segments + s])
+        scale = T.bind(
+            nearest_scale(
+                largest[0],
+                plan.k_scales[kv_head, 0],
+                plan.k_scales[kv_head, 1],
+                plan.k_scales[kv_head, 2],
+            )
+        )
+        for i in range(T.min(SEGMENT_BLOCKS, self.num_blocks - first_block)):
+            packer.pack_block(
+                cache_rows,
+                self.row_table,
+                kv_head * self.spec.page_size,
+                self.num_keys,
+                first_block + i,
+                scale,
+                self.packed,
+                kv_head * self.num_blocks + first_block + i,
+            )
