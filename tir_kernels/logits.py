@@ -28,7 +28,7 @@ def softmax_with_temperature(features: CpuFeatures) -> tirx.PrimFunc:
     @T.prim_func(s_tir=True)
     def softmax_rows_with_temperature(
         var_logits: T.handle, var_temperature: T.handle, var_probabilities: T.handle
-    ):
+    ) -> None:
         T.func_attr({"tirx.noalias": True})
         batch = T.int64()
         vocab = T.int64()
@@ -86,7 +86,7 @@ def apply_logit_bias_inplace() -> tirx.PrimFunc:
         var_pos2seq_id: T.handle,
         var_token_ids: T.handle,
         var_logit_bias: T.handle,
-    ):
+    ) -> None:
         T.func_attr({"tirx.noalias": True})
         batch = T.int32()
         vocab = T.int32()
@@ -120,7 +120,7 @@ def apply_penalty_inplace() -> tirx.PrimFunc:
         var_token_ids: T.handle,
         var_token_counts: T.handle,
         var_penalties: T.handle,
-    ):
+    ) -> None:
         T.func_attr({"tirx.noalias": True})
         batch = T.int32()
         vocab = T.int32()
@@ -153,7 +153,7 @@ def apply_bitmask_inplace() -> tirx.PrimFunc:
     is set, else its logit becomes the most negative float32."""
 
     @T.prim_func(s_tir=True)
-    def bitmask_inplace(var_logits: T.handle, var_seq_ids: T.handle, var_bitmask: T.handle):
+    def bitmask_inplace(var_logits: T.handle, var_seq_ids: T.handle, var_bitmask: T.handle) -> None:
         T.func_attr({"tirx.noalias": True})
         batch = T.int32()
         vocab = T.int32()

@@ -14,6 +14,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from .spec import AttentionSpec, SpecError
+from .vector import Expr
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,21 @@ def split_rotary(spec: AttentionSpec, theta: float, scaling: Llama3Scaling | Non
     fused_heads = num_q + 2 * num_kv
     frequencies = [float(f) for f in rotary_frequencies(dim, theta, scaling)]
 
-    def turn(angle, position):
+    def turn(angle: T.Buffer, position: Expr) -> None:
         # plain Python, run while the kernel is parsed: one store per frequency, constants inline
         for i, frequency in enumerate(frequencies):
             T.buffer_store(angle, position * T.float32(frequency), [i])
 
     @T.inline
-    def rotate(out, token, head, qkv, fused_head, cosine, sine):
+    def rotate(
+        out: T.Buffer,
+        token: Expr,
+        head: Expr,
+        qkv: T.Buffer,
+        fused_head: Expr,
+        cosine: T.Buffer,
+        sine: T.Buffer,
+    ) -> None:
         for i in T.vectorized(half):
             out[token, head, i] = (
                 qkv[token, fused_head, i] * cosine[i] - qkv[token, fused_head, half + i] * sine[i]
@@ -89,7 +98,7 @@ def split_rotary(spec: AttentionSpec, theta: float, scaling: Llama3Scaling | Non
         var_k: T.handle,
         var_v: T.handle,
         apply_rope: T.int64,
-    ):
+    ) -> None:
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
         tokens = T.int32()
         position_offset = T.int32()

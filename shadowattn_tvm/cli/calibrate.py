@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Annotated
 
@@ -41,7 +42,9 @@ def calibrate(
     if method not in METHODS:
         raise ConfigError(f"unknown method {method!r}: expected one of {', '.join(METHODS)}")
     directory = open_model_directory(model)
-    calibrate_uniform, built_in_corpus, read_corpus = _load_calibration()
+    _require_torch()
+    from ..calibrate import built_in_corpus, calibrate_uniform, read_corpus
+
     with progress_bar() as bar:
         task = bar.add_task("windows", total=None)
         plan = calibrate_uniform(
@@ -64,16 +67,13 @@ def calibrate(
     print(output)
 
 
-def _load_calibration():  # type: ignore[no-untyped-def]  # functions of an optional package
-    """The calibration functions. Raises `ConfigError` where torch is not installed."""
-    try:
-        from ..calibrate import built_in_corpus, calibrate_uniform, read_corpus
-    except ModuleNotFoundError as error:
+def _require_torch() -> None:
+    """Raise `ConfigError` where the optional packages of calibration are not installed."""
+    if importlib.util.find_spec("torch") is None:
         raise ConfigError(
-            f"calibration needs {error.name}, which is not installed: "
+            "calibration needs torch, which is not installed: "
             "pip install 'shadowattn-tvm[calibrate]'"
-        ) from None
-    return calibrate_uniform, built_in_corpus, read_corpus
+        )
 
 
 def _parse_layers(text: str) -> tuple[int, ...]:

@@ -43,9 +43,10 @@ def chat(
 ) -> None:
     """Chat with a model in the terminal; /help lists the commands."""
     from ..runtime.chat import run_chat, run_prompt
+    from ..runtime.library_metadata import LibraryMetadata
     from ..runtime.loading import open_assistant
     from ..runtime.plan_check import require_plan
-    from ..runtime.stats import summary, write_record
+    from ..runtime.stats import ChatRecord, GenerationRecord, summary, write_record
     from ..weights import open_model_directory
 
     if model_lib is not None and overrides:
@@ -53,9 +54,12 @@ def chat(
     directory = open_model_directory(model)
     plan = load_shadow_attn(shadow_attn or OFF)
     library = model_lib or _compile(directory, plan, overrides)
-    assistant = open_assistant(directory, library)
-    if shadow_attn is not None:
-        require_plan(assistant.model.metadata, plan, library)
+
+    def require(metadata: LibraryMetadata, path: Path) -> None:
+        if shadow_attn is not None:
+            require_plan(metadata, plan, path)
+
+    assistant = open_assistant(directory, library, require=require)
     chosen = {
         "temperature": temperature,
         "top_p": top_p,
@@ -63,6 +67,7 @@ def chat(
         "max_tokens": max_tokens,
     }
     settings = assistant.defaults.with_values({k: v for k, v in chosen.items() if v is not None})
+    record: GenerationRecord | ChatRecord
     if prompt is None:
         record = run_chat(assistant, settings, system=system)
     else:

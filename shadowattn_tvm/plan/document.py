@@ -101,7 +101,7 @@ class Plan(_Document):
     stage_costs : measured costs the order was planned with; None until measured.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     model: PlannedModel
     buckets: BucketGrid
     k_min: PositiveInt

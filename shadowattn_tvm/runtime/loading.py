@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from ..config.chat_config import ChatConfig
@@ -9,12 +10,16 @@ from ..weights import ModelDirectory
 from .assistant import Assistant
 from .chat_template import find_chat_template
 from .conv_template import ConvTemplate
+from .library_metadata import LibraryMetadata
 from .protocol import PromptTemplate
 from .sampling import SamplingParams
 from .session import Session
 from .settings import Settings
 from .stop import StopConditions
 from .tokenizer import ModelTokenizer
+
+LibraryCheck = Callable[[LibraryMetadata, Path], None]
+"""Raises `LibraryError` for a library the caller doesn't want."""
 
 
 def open_assistant(
@@ -23,6 +28,7 @@ def open_assistant(
     *,
     context_window_size: int | None = None,
     prefill_chunk_size: int | None = None,
+    require: LibraryCheck = lambda metadata, path: None,
 ) -> Assistant:
     """Load a library with its weights, tokenizer and chat template.
 
@@ -38,6 +44,7 @@ def open_assistant(
         context_window_size=context_window_size,
         prefill_chunk_size=prefill_chunk_size,
     )
+    require(session.metadata, library_path)
     return Assistant(
         model=session,
         tokenizer=tokenizer,

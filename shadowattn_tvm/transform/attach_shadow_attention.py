@@ -11,7 +11,7 @@ from tir_kernels.shadow_prefill import shadow_paged_prefill
 from tir_kernels.spec import ShadowSpec
 
 from ..errors import CompileError
-from .kv_cache_slots import ATTENTION_BUILTIN, Slot, attention_calls, replace_slots
+from .kv_cache_slots import ATTENTION_BUILTIN, AttentionCall, Slot, attention_calls, replace_slots
 
 KERNEL_NAME = "shadowattn_paged_prefill"
 """Symbol in the library."""
@@ -56,7 +56,7 @@ class AttachShadowAttention:
         assert num_rewritten > 0, "no attention call in any function of the module"
         return rewriter.builder_.get()
 
-    def _check(self, name: str, calls: tuple) -> None:
+    def _check(self, name: str, calls: tuple[AttentionCall, ...]) -> None:
         layers = [call.layer_id for call in calls]
         if layers != list(range(self.spec.num_layers)):
             raise CompileError(

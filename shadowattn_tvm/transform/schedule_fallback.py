@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tvm
 from tvm import s_tir, tirx
 from tvm.s_tir import Schedule
@@ -52,7 +54,7 @@ def _schedule(function: tirx.PrimFunc) -> tirx.PrimFunc:
     return schedule.mod["main"].with_attr("tirx.is_scheduled", True)
 
 
-def _try(step, *arguments: object) -> bool:
+def _try(step: Callable[..., object], *arguments: object) -> bool:
     """Run a schedule primitive; False where it doesn't apply to this block."""
     try:
         step(*arguments)

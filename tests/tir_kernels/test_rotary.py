@@ -55,7 +55,7 @@ def test_llama3_scaling_leaves_high_frequencies_and_divides_low_ones() -> None:
     scaled = rotary_frequencies(128, 500000.0, LLAMA3)
     wavelengths = 2 * math.pi / plain
     short, long = wavelengths < 8192 / 4.0, wavelengths > 8192 / 1.0
-    assert short.any() and long.any() and (~short & ~long).any()
+    assert all(band.any() for band in (short, long, ~short & ~long))
     np.testing.assert_allclose(scaled[short], plain[short], rtol=1e-6)
     np.testing.assert_allclose(scaled[long], plain[long] / 32.0, rtol=1e-6)
     between = ~short & ~long
