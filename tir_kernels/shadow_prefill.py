@@ -50,11 +50,7 @@ class ShadowTask:
         self.lanes = features.lanes
         self.register_queries = dot.register_queries
         row_keys = lcm(dot.register_keys, row_multiple(features))
-        # Read back from a buffer to hide how it came about: on regions of a buffer whose size is
-        # rounded up twice, TVM 0.26's CompactBufferAllocation doesn't come to an end.
-        self.row_size = T.alloc_buffer((1,), "int32")
-        T.buffer_store(self.row_size, T.ceildiv(keys.num_keys, row_keys) * row_keys, [0])
-        self.padded_keys = T.bind(self.row_size[0])
+        self.padded_keys = T.bind(T.ceildiv(keys.num_keys, row_keys) * row_keys)
         self.max_queries = attention_tile(features).queries
         self.pilot = PilotQueries(geometry.head_dim, dot, features.lanes)
         self.selector = RowSelector(features)

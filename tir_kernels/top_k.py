@@ -197,6 +197,37 @@ def top_k(features: CpuFeatures, masked: bool = False) -> tirx.PrimFunc:
                     visible[0] = visible[0] + 1
             selector.select(row_scores, 0, padded // lanes, visible[0], k, indices, i, counts)
 
+    if masked:
+
+        @T.prim_func(s_tir=True)
+        def shadowattn_top_k_masked(
+            var_scores: T.handle,
+            var_limits: T.handle,
+            var_mask: T.handle,
+            var_indices: T.handle,
+            var_counts: T.handle,
+            k: T.int32,
+        ) -> None:
+            T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
+            num_rows, num_positions, capacity = T.int32(), T.int32(), T.int32()
+            scores = T.match_buffer(var_scores, (num_rows, num_positions), "int32")
+            limits = T.match_buffer(var_limits, (num_rows,), "int32")
+            mask = T.match_buffer(var_mask, (num_rows, num_positions), "uint8")
+            indices = T.match_buffer(var_indices, (num_rows, capacity), "int32")
+            counts = T.match_buffer(var_counts, (num_rows,), "int32")
+            select_rows(
+                scores,
+                limits,
+                lambda i, j: mask[i, j] != T.uint8(0),
+                indices,
+                counts,
+                k,
+                num_rows,
+                num_positions,
+            )
+
+        return shadowattn_top_k_masked
+
     @T.prim_func(s_tir=True)
     def shadowattn_top_k(
         var_scores: T.handle,
@@ -215,31 +246,4 @@ def top_k(features: CpuFeatures, masked: bool = False) -> tirx.PrimFunc:
             scores, limits, lambda i, j: T.bool(True), indices, counts, k, num_rows, num_positions
         )
 
-    @T.prim_func(s_tir=True)
-    def shadowattn_top_k_masked(
-        var_scores: T.handle,
-        var_limits: T.handle,
-        var_mask: T.handle,
-        var_indices: T.handle,
-        var_counts: T.handle,
-        k: T.int32,
-    ) -> None:
-        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
-        num_rows, num_positions, capacity = T.int32(), T.int32(), T.int32()
-        scores = T.match_buffer(var_scores, (num_rows, num_positions), "int32")
-        limits = T.match_buffer(var_limits, (num_rows,), "int32")
-        mask = T.match_buffer(var_mask, (num_rows, num_positions), "uint8")
-        indices = T.match_buffer(var_indices, (num_rows, capacity), "int32")
-        counts = T.match_buffer(var_counts, (num_rows,), "int32")
-        select_rows(
-            scores,
-            limits,
-            lambda i, j: mask[i, j] != T.uint8(0),
-            indices,
-            counts,
-            k,
-            num_rows,
-            num_positions,
-        )
-
-    return shadowattn_top_k_masked if masked else shadowattn_top_k
+    return shadowattn_top_k

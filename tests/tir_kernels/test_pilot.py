@@ -1,0 +1,101 @@
+"""The pilot: the same integers as NumPy, on every vector unit, at every extreme."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tvm
+
+from tir_kernels.features import cpu_features
+from tir_kernels.int8_dot import int8_dot_method
+from tir_kernels.pilot import pilot_scores
+from tir_kernels.quantize import bucket_scales
+from tir_kernels.reference import pilot as twin
+from tir_kernels.spec import AttentionSpec
+
+from .shadow_harness import build_kernels, every_variant, run_pilot_scores, run_quantize_keys
+
+SIGMA = 0.5
+GEOMETRIES = [
+    AttentionSpec(num_q_heads=3, num_kv_heads=1, head_dim=dim, sm_scale=0.1)
+    for dim in (16, 64, 80, 128, 256)
+]
+
+
+def check(
+    spec: AttentionSpec,
+    q: np.ndarray,
+    k: np.ndarray,
+    centers: tuple[float, float],
+    variant: str,
+    target: tvm.target.Target,
+) -> np.ndarray:
+    head = spec.num_q_heads - 1
+    q_scales, k_scales = (bucket_scales(center, SIGMA) for center in centers)
+    table = np.arange(len(k))
+    packed, k_scale = run_quantize_keys(spec, variant, target, k, table, 0, k_scales)
+    scores, q_scale = run_pilot_scores(spec, variant, target, q, head, q_scales, packed)
+    assert q_scale == twin.choose_scale(q[:, head], centers[0], SIGMA)
+    expected = twin.pilot_scores(twin.quantize(q[:, head], q_scale), twin.quantize(k, k_scale))
+    np.testing.assert_array_equal(scores[:, : len(k)], expected)
+    assert not scores[:, len(k) :].any(), "padding keys score 0"
+    return expected
+
+
+@every_variant
+@pytest.mark.parametrize("spec", GEOMETRIES, ids=lambda spec: f"d{spec.head_dim}")
+def test_scores_equal_the_twin(
+    spec: AttentionSpec, variant: str, host_target: tvm.target.Target
+) -> None:
+    rng = np.random.default_rng(spec.head_dim)
+    for num_queries, num_keys in [(1, 1), (5, 16), (13, 71), (6, 33)]:
+        q = rng.standard_normal((num_queries, spec.num_q_heads, spec.head_dim), dtype=np.float32)
+        k = rng.standard_normal((num_keys, spec.head_dim), dtype=np.float32)
+        check(spec, q, k, (0.02, 0.025), variant, host_target)
+
+
+@every_variant
+@pytest.mark.parametrize("spec", GEOMETRIES, ids=lambda spec: f"d{spec.head_dim}")
+def test_the_largest_products_do_not_overflow(
+    spec: AttentionSpec, variant: str, host_target: tvm.target.Target
+) -> None:
+    rng = np.random.default_rng(1)
+    q = rng.choice([-1e6, 1e6], (7, spec.num_q_heads, spec.head_dim)).astype(np.float32)
+    k = rng.choice([-1e6, 1e6], (20, spec.head_dim)).astype(np.float32)
+    q[0], k[0] = 1e6, 1e6
+    k[1] = -1e6
+    expected = check(spec, q, k, (0.02, 0.02), variant, host_target)
+    assert expected[0, 0] == 127 * 127 * spec.head_dim
+    assert expected[0, 1] == -127 * 127 * spec.head_dim
+
+
+TARGETS = {
+    "x86-64": ({"mtriple": "x86_64-linux-gnu", "mcpu": "x86-64"}, "widening", "pmuludq"),
+    "znver3": ({"mtriple": "x86_64-linux-gnu", "mcpu": "znver3"}, "pmaddwd", "vpmaddwd"),
+    "skylake-avx512": (
+        {"mtriple": "x86_64-linux-gnu", "mcpu": "skylake-avx512"},
+        "pmaddwd",
+        "vpmaddwd",
+    ),
+    "znver4": ({"mtriple": "x86_64-linux-gnu", "mcpu": "znver4"}, "vnni", "vpdpbusd"),
+    "cortex-a72": ({"mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a72"}, "widening", "mla"),
+    "cortex-a76": ({"mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a76"}, "dotprod", "sdot"),
+}
+"""Options, the dot method they should get, and the instruction it should become."""
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_each_target_gets_its_dot_product(name: str) -> None:
+    options, method, instruction = TARGETS[name]
+    target = tvm.target.Target({"kind": "llvm", **options})
+    features = cpu_features(target)
+    assert features.int8_dot == method
+    module = build_kernels({"pilot": pilot_scores(GEOMETRIES[1], features)}, target)
+    assert instruction in module.mod.inspect_source("asm")
+
+
+def test_register_tiles_stay_on_the_stack() -> None:
+    limit_bytes, int32_bytes = 1024, 4  # beyond it TVM allocates from the heap
+    for options, _, _ in TARGETS.values():
+        method = int8_dot_method(cpu_features(tvm.target.Target({"kind": "llvm", **options})))
+        assert method.register_scores * int32_bytes < limit_bytes
