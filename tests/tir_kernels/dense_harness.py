@@ -6,7 +6,7 @@ other memory around index tensors. Everything it must write starts as NaN.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -26,6 +26,7 @@ from tir_kernels.spec import AttentionSpec
 
 Array = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int32]
+Kernel = Callable[..., None]
 
 TOLERANCE = {"rtol": 2e-5, "atol": 2e-5}
 
@@ -67,10 +68,14 @@ FACTORIES = {
 
 @cache
 def dense_module(
-    kernel: str, spec: AttentionSpec, target: tvm.target.Target
+    name: str, spec: AttentionSpec, target: tvm.target.Target
 ) -> tvm.runtime.Executable:
     """One kernel of one geometry, compiled once per session."""
-    return build_kernels({kernel: FACTORIES[kernel](spec, cpu_features(target))}, target)
+    return build_kernels({name: FACTORIES[name](spec, cpu_features(target))}, target)
+
+
+def dense_kernel(name: str, spec: AttentionSpec, target: tvm.target.Target) -> Kernel:
+    return dense_module(name, spec, target)[name]
 
 
 def index_tensor(values: Sequence[int] | Indices) -> tvm.runtime.Tensor:
@@ -133,8 +138,8 @@ def paged_batch(
 
 
 def run_ragged_prefill(
+    kernel: Kernel,
     spec: AttentionSpec,
-    target: tvm.target.Target,
     q: Array,
     q_indptr: Indices,
     k: Array,
@@ -143,7 +148,7 @@ def run_ragged_prefill(
     causal: bool,
 ) -> tuple[Array, Array]:
     output, lse = nans(*q.shape), nans(*q.shape[:2])
-    dense_module("ragged_prefill", spec, target)["ragged_prefill"](
+    kernel(
         tvm.runtime.tensor(q),
         index_tensor(q_indptr),
         tvm.runtime.tensor(k),
@@ -163,15 +168,15 @@ def run_ragged_prefill(
 
 
 def run_paged_prefill(
+    kernel: Kernel,
     spec: AttentionSpec,
-    target: tvm.target.Target,
     q: Array,
     q_indptr: Indices,
     batch: PagedBatch,
     causal: bool,
 ) -> tuple[Array, Array]:
     output, lse = nans(*q.shape), nans(*q.shape[:2])
-    dense_module("paged_prefill", spec, target)["paged_prefill"](
+    kernel(
         tvm.runtime.tensor(q),
         index_tensor(q_indptr),
         *batch.tensors(),
@@ -189,10 +194,10 @@ def run_paged_prefill(
 
 
 def run_paged_decode(
-    spec: AttentionSpec, target: tvm.target.Target, q: Array, batch: PagedBatch
+    kernel: Kernel, spec: AttentionSpec, q: Array, batch: PagedBatch
 ) -> tuple[Array, Array]:
     output, lse = nans(*q.shape), nans(*q.shape[:2])
-    dense_module("paged_decode", spec, target)["paged_decode"](
+    kernel(
         tvm.runtime.tensor(q),
         *batch.tensors(),
         index_tensor([0] * len(q)),

@@ -28,7 +28,7 @@ from .dense_harness import (
     SMOLLM2,
     TOLERANCE,
     Array,
-    dense_module,
+    dense_kernel,
     index_tensor,
     indptr,
     nans,
@@ -51,7 +51,7 @@ def assert_equal_to_stock(
     results = []
     for function, scale in (
         (build_kernels({"stock": stock}, target)["stock"], SMOLLM2.sm_scale),
-        (dense_module(kernel, SMOLLM2, target)[kernel], LAYER_IN_SCALE + SMOLLM2.sm_scale),
+        (dense_kernel(kernel, SMOLLM2, target), LAYER_IN_SCALE + SMOLLM2.sm_scale),
     ):
         output = nans(num_queries, SMOLLM2.num_q_heads, SMOLLM2.head_dim)
         lse = nans(num_queries, SMOLLM2.num_q_heads)
@@ -123,7 +123,7 @@ def test_merge_states(host_target: tvm.target.Target) -> None:
     merged = []
     for kernel in (
         build_kernels({"stock": _merge_state_inplace_cpu("float32")}, host_target)["stock"],
-        dense_module("merge_states", SMOLLM2, host_target)["merge_states"],
+        dense_kernel("merge_states", SMOLLM2, host_target),
     ):
         tensors = [tvm.runtime.tensor(part) for part in parts]
         kernel(*tensors)

@@ -15,7 +15,7 @@ from .dense_harness import (
     ODD_DIMS,
     SMOLLM2,
     TOLERANCE,
-    dense_module,
+    dense_kernel,
     indptr,
     run_ragged_prefill,
     spec_id,
@@ -33,7 +33,7 @@ def merge(
     s_other: Array,
 ) -> tuple[Array, Array]:
     first, lse, second, lse_other = (tvm.runtime.tensor(x) for x in (v, s, v_other, s_other))
-    dense_module("merge_states", spec, target)["merge_states"](first, lse, second, lse_other)
+    dense_kernel("merge_states", spec, target)(first, lse, second, lse_other)
     np.testing.assert_array_equal(second.numpy(), v_other)
     np.testing.assert_array_equal(lse_other.numpy(), s_other)
     return first.numpy(), lse.numpy()
@@ -85,7 +85,14 @@ def test_halves_merge_into_the_whole(host_target: tvm.target.Target) -> None:
         keys = slice(first, last)
         lengths = indptr([11]), indptr([last - first])
         return run_ragged_prefill(
-            spec, host_target, q, lengths[0], k[keys], v[keys], lengths[1], causal=False
+            dense_kernel("ragged_prefill", spec, host_target),
+            spec,
+            q,
+            lengths[0],
+            k[keys],
+            v[keys],
+            lengths[1],
+            causal=False,
         )
 
     merged = merge(spec, host_target, *attend(0, 20), *attend(20, 50))

@@ -20,6 +20,7 @@ from .dense_harness import (
     SMOLLM2,
     SPECS,
     TOLERANCE,
+    dense_kernel,
     indptr,
     paged_batch,
     run_paged_prefill,
@@ -54,7 +55,9 @@ def check(
         * spread
     )
     batch = paged_batch(spec, kv_lengths, rng)
-    got = run_paged_prefill(spec, target, q, q_indptr, batch, causal)
+    got = run_paged_prefill(
+        dense_kernel("paged_prefill", spec, target), spec, q, q_indptr, batch, causal
+    )
     want = twin.paged_prefill(
         spec,
         q,
@@ -107,6 +110,8 @@ def test_without_a_past_nothing_is_attended_to(host_target: tvm.target.Target) -
     rng = np.random.default_rng(0)
     q = rng.standard_normal((3, spec.num_q_heads, spec.head_dim), dtype=np.float32)
     batch = paged_batch(spec, [0], rng)
-    output, lse = run_paged_prefill(spec, host_target, q, indptr([3]), batch, causal=False)
+    output, lse = run_paged_prefill(
+        dense_kernel("paged_prefill", spec, host_target), spec, q, indptr([3]), batch, causal=False
+    )
     np.testing.assert_array_equal(output, 0.0)
     np.testing.assert_array_equal(lse, EMPTY_LSE)

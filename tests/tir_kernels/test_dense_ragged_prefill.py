@@ -20,6 +20,7 @@ from .dense_harness import (
     ODD_DIMS,
     SMOLLM2,
     TOLERANCE,
+    dense_kernel,
     indptr,
     run_ragged_prefill,
     spec_id,
@@ -55,7 +56,16 @@ def check(
     k, v = rng.standard_normal(
         (2, kv_indptr[-1], spec.num_kv_heads, spec.head_dim), dtype=np.float32
     )
-    got = run_ragged_prefill(spec, target, q, q_indptr.astype(np.int32), k, v, kv_indptr, causal)
+    got = run_ragged_prefill(
+        dense_kernel("ragged_prefill", spec, target),
+        spec,
+        q,
+        q_indptr.astype(np.int32),
+        k,
+        v,
+        kv_indptr,
+        causal,
+    )
     want = twin.ragged_prefill(spec, q, q_indptr, k, v, kv_indptr, causal)
     np.testing.assert_allclose(got[0], want[0], **tolerance)
     np.testing.assert_allclose(got[1], want[1], **tolerance)
@@ -104,7 +114,14 @@ def test_queries_that_see_no_key(host_target: tvm.target.Target) -> None:
         for n, heads in ((5, spec.num_q_heads), (2, spec.num_kv_heads), (2, spec.num_kv_heads))
     )
     output, lse = run_ragged_prefill(
-        spec, host_target, q, indptr([5]), k, v, indptr([2]), causal=True
+        dense_kernel("ragged_prefill", spec, host_target),
+        spec,
+        q,
+        indptr([5]),
+        k,
+        v,
+        indptr([2]),
+        causal=True,
     )
     np.testing.assert_array_equal(output[:3], 0.0)
     np.testing.assert_array_equal(lse[:3], EMPTY_LSE)
