@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tir_kernels.constants import EMPTY_LSE
 from tir_kernels.reference import attention as twin
 from tir_kernels.spec import AttentionSpec
 
@@ -64,3 +66,14 @@ def test_any_lengths(kv_lengths: list[int], host_target: tvm.target.Target) -> N
 
 def test_scores_in_the_thousands(host_target: tvm.target.Target) -> None:
     check(SMOLLM2, host_target, [400], spread=LARGE_SPREAD, tolerance=LARGE_TOLERANCE)
+
+
+def test_a_reserved_page_without_keys(host_target: tvm.target.Target) -> None:
+    """The runtime may hand out a page before it holds anything."""
+    rng = np.random.default_rng(2)
+    q = rng.standard_normal((1, SMOLLM2.num_q_heads, SMOLLM2.head_dim), dtype=np.float32)
+    batch = replace(paged_batch(SMOLLM2, [5], rng), last_page_len=np.zeros(1, np.int32))
+    kernel = dense_kernel("paged_decode", SMOLLM2, host_target)
+    output, lse = run_paged_decode(kernel, SMOLLM2, q, batch)
+    np.testing.assert_array_equal(output, 0.0)
+    np.testing.assert_array_equal(lse, EMPTY_LSE)
