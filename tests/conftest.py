@@ -15,6 +15,8 @@ from shadowattn_tvm.config import cache_dir
 from shadowattn_tvm.errors import WeightsError
 from shadowattn_tvm.plan import Plan, plan_hash
 from shadowattn_tvm.weights import ModelDirectory, convert_weight, fetch
+from tests.calibrate.tiny_model import tiny_config, write_tiny_model
+from tests.plan.tiny_plan import make_plan
 
 MAY_SKIP_ANYWHERE = "mlc"
 """Marker of tests against packages that can't be installed from a public index."""
@@ -48,6 +50,36 @@ def host_target() -> tvm.target.Target:
     return tvm.target.Target(
         {"kind": "llvm", "mcpu": llvm_get_system_cpu(), "mtriple": llvm_get_system_triple()}
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_directory(tmp_path_factory: pytest.TempPathFactory) -> ModelDirectory:
+    """Random weights, 256 tokens of context, chunks of 16, a byte vocabulary."""
+    return write_tiny_model(tmp_path_factory.mktemp("tiny"), tiny_config())
+
+
+@pytest.fixture(scope="session")
+def tiny_plan(tiny_directory: ModelDirectory) -> Plan:
+    """A plan for `tiny_directory`: first layer dense, a quarter of the past kept elsewhere."""
+    return make_plan(tiny_directory)
+
+
+@pytest.fixture(scope="session")
+def tiny_library(tiny_directory: ModelDirectory, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dense library of `tiny_directory` for this machine."""
+    return compile_library(
+        tiny_directory, None, output=tmp_path_factory.mktemp("library") / "tiny.so"
+    ).path
+
+
+@pytest.fixture(scope="session")
+def tiny_shadow_library(
+    tiny_directory: ModelDirectory, tiny_plan: Plan, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The library of `tiny_directory` with `tiny_plan` compiled in."""
+    return compile_library(
+        tiny_directory, tiny_plan, output=tmp_path_factory.mktemp("library") / "shadow.so"
+    ).path
 
 
 @pytest.fixture(scope="session")

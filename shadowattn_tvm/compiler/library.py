@@ -17,7 +17,7 @@ from ..config.atomic import write_atomically
 from ..errors import OutputError, PlanError
 from ..model import export_model
 from ..plan import Plan
-from ..transform import PipelineOptions, build_pipeline
+from ..transform import PipelineOptions, build_pipeline, require_supported
 from ..weights import ModelDirectory, model_fingerprint
 from .cache import cached_library_path, library_key
 from .kernel_parameters import attention_spec, rope_scaling, shadow_spec
@@ -100,6 +100,7 @@ def compile_library(
             report=clock.begin,
             debug_dump=debug_dump,
         )
+        require_supported(exported.module, options)
         with target, pass_context():
             module = build_pipeline(options)(exported.module)
             clock.begin("generate code")

@@ -10,10 +10,14 @@ from tvm.relax.frontend.nn import Tensor, op
 
 from ..errors import ConfigError
 from .quantized import GroupQuantizedEmbedding, GroupQuantizedLinear
+from .rows import take_rows
 
 
 class Embedding(nn.Embedding):
     """A token table that can also serve as the output projection (tied embeddings)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return take_rows(self.weight, x)
 
     def lm_head_forward(self, x: Tensor) -> Tensor:
         return op.matmul(x, op.permute_dims(self.weight))

@@ -16,6 +16,7 @@ from tvm.relax.frontend.nn.llm.kv_cache import PagedKVCache
 from ..config.architecture import LlamaConfig
 from .kv_cache import create_paged_kv_cache
 from .layers import LayerFactory
+from .rows import take_rows
 
 
 class LlamaFFN(nn.Module):
@@ -102,7 +103,7 @@ class LlamaForCausalLM(nn.Module):
     def batch_select_last_hidden_states(
         self, hidden_states: Tensor, logit_positions: Tensor
     ) -> Tensor:
-        return op.take(hidden_states, logit_positions, axis=0)
+        return take_rows(hidden_states, logit_positions)
 
     def prefill_to_last_hidden_states(
         self, input_embed: Tensor, paged_kv_cache: PagedKVCache
@@ -128,7 +129,7 @@ class LlamaForCausalLM(nn.Module):
     def batch_prefill(
         self, input_embeds: Tensor, logit_positions: Tensor, paged_kv_cache: PagedKVCache
     ) -> tuple[Tensor, PagedKVCache]:
-        hidden = op.take(self.model(input_embeds, paged_kv_cache), logit_positions, axis=1)
+        hidden = take_rows(self.model(input_embeds, paged_kv_cache), logit_positions, axis=1)
         return self.get_logits(hidden), paged_kv_cache
 
     def batch_decode(

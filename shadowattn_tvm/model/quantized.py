@@ -13,6 +13,8 @@ from tvm.relax.frontend.nn import Tensor, op
 
 from tir_kernels.constants import QUANT_GROUP, QUANT_PER_WORD, QUANT_ZERO_POINT
 
+from .rows import take_rows
+
 _BITS = 32 // QUANT_PER_WORD
 _NIBBLE_MASK = (1 << _BITS) - 1
 
@@ -57,7 +59,7 @@ class GroupQuantizedEmbedding(nn.Module):
         self.q_scale = nn.Parameter((num_rows, width // QUANT_GROUP), "float32")
 
     def forward(self, ids: Tensor) -> Tensor:
-        return op.take(dequantize(self.q_weight, self.q_scale), ids, axis=0)
+        return take_rows(dequantize(self.q_weight, self.q_scale), ids)
 
     def lm_head_forward(self, x: Tensor) -> Tensor:
         return op.matmul(x, op.permute_dims(dequantize(self.q_weight, self.q_scale)))

@@ -3,7 +3,7 @@
 from .attach_dense_attention import AttachDenseAttention
 from .attach_shadow_attention import AttachShadowAttention
 from .dispatch_linear import DispatchLinear
-from .pipeline import PipelineOptions, build_pipeline
+from .pipeline import PipelineOptions, build_pipeline, require_supported
 
 __all__ = [
     "AttachDenseAttention",
@@ -11,4 +11,5 @@ __all__ = [
     "DispatchLinear",
     "PipelineOptions",
     "build_pipeline",
+    "require_supported",
 ]

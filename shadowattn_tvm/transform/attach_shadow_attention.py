@@ -26,8 +26,8 @@ class AttachShadowAttention:
     `layer_id + sm_scale`; the kernel takes the layer from the integer part and has the scale as a
     constant.
 
-    Precondition: after `AttachDenseAttention` (no remaining kernel reads `sm_scale`).
-    Raises `CompileError` when the plan doesn't fit the model's attention calls.
+    Preconditions: after `AttachDenseAttention` (no remaining kernel reads `sm_scale`), and
+    `require_attachable`.
     """
 
     def __init__(self, spec: ShadowSpec, features: CpuFeatures) -> None:
@@ -42,33 +42,40 @@ class AttachShadowAttention:
             module,
             {Slot.PAGED_PREFILL: (KERNEL_NAME, kernel.with_attr("tirx.is_scheduled", True))},
         )
+        require_attachable(module, self.spec)
         rewriter = _LayerIdRewriter(module)
-        num_rewritten = 0
         for global_var, function in module.functions_items():
-            if not isinstance(function, relax.Function):
-                continue
-            calls = attention_calls(function)
-            if not calls:
-                continue
-            self._check(global_var.name_hint, calls)
-            rewriter.builder_.update_func(global_var, rewriter.visit_expr(function))
-            num_rewritten += len(calls)
-        assert num_rewritten > 0, "no attention call in any function of the module"
+            if isinstance(function, relax.Function) and attention_calls(function):
+                rewriter.builder_.update_func(global_var, rewriter.visit_expr(function))
         return rewriter.builder_.get()
 
-    def _check(self, name: str, calls: tuple[AttentionCall, ...]) -> None:
-        layers = [call.layer_id for call in calls]
-        if layers != list(range(self.spec.num_layers)):
-            raise CompileError(
-                f"{name}: the plan has {self.spec.num_layers} layers, the model attends in layers "
-                f"{layers}; make a plan for this model with `shadowattn calibrate`"
-            )
-        scales = {call.sm_scale for call in calls}
-        if scales != {self.spec.attention.sm_scale}:
-            raise CompileError(
-                f"{name}: expected the softmax scale {self.spec.attention.sm_scale} in every "
-                f"layer, got {sorted(scales)}"
-            )
+
+def require_attachable(module: tvm.IRModule, spec: ShadowSpec) -> None:
+    """Raise `CompileError` unless `spec` fits every attention call of the model. To be called
+    before the pipeline runs: TVM turns what is raised inside a pass into a RuntimeError."""
+    num_calls = 0
+    for global_var, function in module.functions_items():
+        calls = attention_calls(function) if isinstance(function, relax.Function) else ()
+        if calls:
+            _require_fit(global_var.name_hint, calls, spec)
+            num_calls += len(calls)
+    if num_calls == 0:
+        raise CompileError("no function of the model attends through the paged KV cache")
+
+
+def _require_fit(name: str, calls: tuple[AttentionCall, ...], spec: ShadowSpec) -> None:
+    layers = [call.layer_id for call in calls]
+    if layers != list(range(spec.num_layers)):
+        raise CompileError(
+            f"{name}: the plan has {spec.num_layers} layers, the model attends in layers "
+            f"{layers}; make a plan for this model with `shadowattn calibrate`"
+        )
+    scales = {call.sm_scale for call in calls}
+    if scales != {spec.attention.sm_scale}:
+        raise CompileError(
+            f"{name}: expected the softmax scale {spec.attention.sm_scale} in every layer, got "
+            f"{sorted(scales)}"
+        )
 
 
 @mutator

@@ -18,8 +18,9 @@ from .attach_bounds import AttachBounds
 from .attach_dense_attention import AttachDenseAttention
 from .attach_engine_functions import AttachEngineFunctions
 from .attach_metadata import AttachMetadata
-from .attach_shadow_attention import AttachShadowAttention
+from .attach_shadow_attention import AttachShadowAttention, require_attachable
 from .dispatch_linear import DispatchLinear
+from .kv_cache_slots import find_creation
 from .progress import BeginPhase, DumpModule, PhaseCallback
 from .schedule_fallback import ScheduleFallback
 
@@ -56,8 +57,16 @@ class PipelineOptions:
     debug_dump: Path | None = None
 
 
+def require_supported(module: tvm.IRModule, options: PipelineOptions) -> None:
+    """Raise `CompileError`, by name, for a traced model that the pipeline can't compile."""
+    find_creation(module)
+    if options.shadow is not None:
+        require_attachable(module, options.shadow)
+
+
 def build_pipeline(options: PipelineOptions) -> tvm.transform.Pass:
-    """All passes from a traced model to VM-level Relax and scheduled TIR."""
+    """All passes from a traced model (see `require_supported`) to VM-level Relax and scheduled
+    TIR."""
     phases = {
         "attach attention": _attach_attention(options),
         "attach engine functions": _attach_engine_functions(options),

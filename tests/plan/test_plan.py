@@ -11,29 +11,31 @@ from typing import Any
 import pytest
 
 from shadowattn_tvm.errors import PlanError
-from shadowattn_tvm.plan import load_plan, plan_hash, save_plan
-from tests.tiny import make_plan
+from shadowattn_tvm.plan import Plan, load_plan, plan_hash, save_plan
+from shadowattn_tvm.weights import ModelDirectory
+from tests.plan.tiny_plan import make_plan
 
 
-def test_a_saved_plan_loads_equal(tmp_path: Path) -> None:
-    save_plan(make_plan(), tmp_path / "plan.json")
-    assert load_plan(tmp_path / "plan.json") == make_plan()
+def test_a_saved_plan_loads_equal(tiny_plan: Plan, tmp_path: Path) -> None:
+    save_plan(tiny_plan, tmp_path / "plan.json")
+    assert load_plan(tmp_path / "plan.json") == tiny_plan
 
 
-def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_saving_twice_gives_the_same_bytes(tiny_plan: Plan, tmp_path: Path) -> None:
     for name in ("a.json", "b.json"):
-        save_plan(make_plan(), tmp_path / name)
+        save_plan(tiny_plan, tmp_path / name)
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
 
 
-def test_hash_follows_content_and_ignores_provenance() -> None:
-    assert plan_hash(make_plan()) == plan_hash(make_plan(corpus="another"))
-    assert plan_hash(make_plan()) != plan_hash(make_plan(keep_ratio=0.3))
+def test_hash_follows_content_and_ignores_provenance(tiny_directory: ModelDirectory) -> None:
+    base = plan_hash(make_plan(tiny_directory))
+    assert base == plan_hash(make_plan(tiny_directory, corpus="another"))
+    assert base != plan_hash(make_plan(tiny_directory, keep_ratio=0.3))
 
 
-def test_past_fraction_counts_dense_layers() -> None:
-    assert make_plan(keep_ratio=0.25).past_fraction == pytest.approx((1 + 0.25 + 0.25) / 3)
-    assert make_plan().dense_layers == (0,)
+def test_past_fraction_counts_dense_layers(tiny_plan: Plan) -> None:
+    assert tiny_plan.past_fraction == pytest.approx((1 + 0.25 + 0.25) / 3)
+    assert tiny_plan.dense_layers == (0,)
 
 
 def _set(path: str, value: object) -> Callable[[dict[str, Any]], None]:
@@ -62,22 +64,22 @@ def _set(path: str, value: object) -> Callable[[dict[str, Any]], None]:
         (_set("layers.1.heads.0.q_scale", float("nan")), "layers.1.heads.0.q_scale"),
         (_set("layers.1.heads.1.k_scale", 9.0), "GQA group share one K"),
         (_set("model.num_layers", 4), "expected 4 layers, got 3"),
-        (_set("model.num_kv_heads", 3), "multiple of num_kv_heads"),
+        (_set("model.num_kv_heads", 4), "multiple of num_kv_heads"),
         (_set("head_order", [[0]]), "head_order"),
     ],
 )
 def test_a_damaged_plan_names_the_value(
-    damage: Callable[[dict[str, Any]], None], message: str, tmp_path: Path
+    damage: Callable[[dict[str, Any]], None], message: str, tiny_plan: Plan, tmp_path: Path
 ) -> None:
-    document = json.loads(make_plan().model_dump_json())
+    document = json.loads(tiny_plan.model_dump_json())
     damage(document)
     (tmp_path / "plan.json").write_text(json.dumps(document))
     with pytest.raises(PlanError, match=message):
         load_plan(tmp_path / "plan.json")
 
 
-def test_every_required_field_is_missed_by_name(tmp_path: Path) -> None:
-    document = json.loads(make_plan().model_dump_json())
+def test_every_required_field_is_missed_by_name(tiny_plan: Plan, tmp_path: Path) -> None:
+    document = json.loads(tiny_plan.model_dump_json())
     for field in ("model", "buckets", "k_min", "layers", "provenance"):
         damaged = copy.deepcopy(document)
         del damaged[field]

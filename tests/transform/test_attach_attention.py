@@ -8,7 +8,7 @@ import tvm
 from shadowattn_tvm.errors import CompileError
 from shadowattn_tvm.transform import AttachDenseAttention, AttachShadowAttention
 from shadowattn_tvm.transform.attach_dense_attention import KERNEL_NAMES
-from shadowattn_tvm.transform.attach_shadow_attention import KERNEL_NAME
+from shadowattn_tvm.transform.attach_shadow_attention import KERNEL_NAME, require_attachable
 from shadowattn_tvm.transform.kv_cache_slots import AttentionCall, Slot, attention_calls
 from tests.transform.attention_module import HEAD_DIM, NUM_HEADS, attention_module
 from tir_kernels.dense_attention import (
@@ -82,10 +82,15 @@ def test_every_function_that_attends_is_rewritten() -> None:
 
 def test_a_plan_for_another_number_of_layers_is_refused() -> None:
     with pytest.raises(CompileError, match="the plan has 3 layers"):
-        AttachShadowAttention(shadow_spec(3), GENERIC)(attach_dense(attention_module({})))
+        require_attachable(attention_module({}), shadow_spec(3))
 
 
 def test_a_plan_with_another_scale_is_refused() -> None:
     other = AttentionSpec(NUM_HEADS, NUM_HEADS, HEAD_DIM, 0.25)
     with pytest.raises(CompileError, match=r"softmax scale 0\.25"):
-        AttachShadowAttention(shadow_spec(spec=other), GENERIC)(attach_dense(attention_module({})))
+        require_attachable(attention_module({}), shadow_spec(spec=other))
+
+
+def test_a_model_that_does_not_attend_is_refused() -> None:
+    with pytest.raises(CompileError, match="no function of the model attends"):
+        require_attachable(attention_module({}, layers=()), shadow_spec())
