@@ -14,9 +14,12 @@ from shadowattn_tvm.compiler import compile_library
 from shadowattn_tvm.config import cache_dir
 from shadowattn_tvm.errors import WeightsError
 from shadowattn_tvm.plan import Plan, plan_hash
+from shadowattn_tvm.runtime.threads import use_physical_cores
 from shadowattn_tvm.weights import ModelDirectory, convert_weight, fetch
 from tests.calibrate.tiny_model import tiny_config, write_tiny_model
 from tests.plan.tiny_plan import make_plan
+
+use_physical_cores()  # before any test runs a kernel
 
 MAY_SKIP_ANYWHERE = "mlc"
 """Marker of tests against packages that can't be installed from a public index."""

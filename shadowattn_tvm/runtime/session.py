@@ -22,6 +22,7 @@ from ..weights import ModelDirectory, iter_parameters
 from .library import ModelLibrary
 from .pairs import PairCounter, PairCounts
 from .sampling import Logits
+from .threads import use_physical_cores
 
 _SEQUENCE = 0
 """The cache can hold several sequences; a session is one."""
@@ -49,6 +50,7 @@ class Session:
         context_window_size: int | None = None,
         prefill_chunk_size: int | None = None,
     ) -> None:
+        use_physical_cores()
         device = tvm.cpu()
         library = ModelLibrary(library_path, device)
         library.require_fit(directory)
