@@ -2,7 +2,8 @@
 
 TVM 0.26 has no constant arrays in PrimFuncs, and a kernel's parameters are fixed by the runtime's
 slot. So the table is a chain of branches on the layer, of constant stores, run once per call (less
-than a microsecond). Measured on one Zen 3 core: 1 s of compile time for 32 layers of 32 heads.
+than a microsecond). It costs 0.15 s of compile time for 30 layers of 9 query heads and 3 KV heads,
+and 3 s for 32 layers of 32 and 32 (one Zen 3 core).
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from .paged_prefill_tile import PagedPrefillTile
 from .pilot import PilotQueries
 from .plan_table import PlanTable
 from .quantize import AbsoluteMaximum, nearest_scale
-from .sparse_attention import SparseTile
+from .sparse_tile import SparseTile
 from .spec import ShadowSpec
 from .top_k import MASKED_SCORE, RowSelector, index_slack, row_multiple
 from .vector import Expr

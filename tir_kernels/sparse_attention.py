@@ -1,10 +1,5 @@
 """Sparse attention: exact float32 attention of each query over its own list of keys.
 
-A list per query leaves no register blocking over queries, so the work is arranged for the caches
-instead: a tile of queries walks through the keys block by block, and each query handles the part of
-its ascending list that lies in the block. Scores first, then the softmax, then the values in a
-second walk. Within a query, keys are taken `lanes` at a time, so that their scores make a vector.
-
 Source: "Dynamic Sparse Attention on Mobile SoCs", the sparse attention of the online stage.
 """
 
@@ -13,270 +8,12 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.script import tirx as T
 
-from .constants import EMPTY_LSE, LOG2_E
 from .features import CpuFeatures
-from .shuffle import pick
+from .sparse_tile import SparseTile
 from .spec import AttentionSpec
-from .vector import Expr, const_f32, exp2, max_lanes, splat, sum_lanes
 
-KEY_BLOCK_BYTES = 32 * 1024
-"""Keys, or values, that a tile of queries visits before it moves on: about an L1 cache."""
-
-VALUE_VECTORS = 8
-"""Vectors of the output held in registers while the values of a list are summed."""
-
-END_OF_LIST = 2**31 - 1
-"""Closes a list; above every key index."""
-
-_FLOAT_BYTES = 4
-_NO_SCORE = -1.0e30
-"""The score of a list's padding, and where the running maximum starts."""
-
-
-def sum_vectors(vectors: list[Expr], lanes: int) -> Expr:
-    """One vector whose lane i is the sum over the lanes of vectors[i], `lanes` of them."""
-    even, odd = range(0, 2 * lanes, 2), range(1, 2 * lanes, 2)
-    while len(vectors) > 1:
-        pairs = zip(vectors[::2], vectors[1::2], strict=True)
-        vectors = [pick([a, b], even) + pick([a, b], odd) for a, b in pairs]
-    return vectors[0]
-
-
-@T.meta_class
-class SparseTile:
-    """The state and the steps of a tile of queries with a list each, inside the PrimFunc::
-
-        tile = SparseTile(spec, features, max_queries, capacity)
-        for each query i:
-            tile.load(q_rows, row, i)
-            ...  # fill tile.indices[i] and tile.counts[i]
-        tile.attend(k_rows, v_rows, row_table, key_offset, value_offset, num_queries, num_keys)
-        for each query i:
-            tile.store(output, lse, query, head, i)
-
-    Attributes
-    ----------
-    indices : (max_queries, capacity) int32, the caller's: ascending key indices. `capacity` is at
-        least the longest list plus `lanes`.
-    counts : (max_queries,) int32, the caller's: the lengths of the lists, possibly 0.
-    q : (max_queries, D) float32, queries times sm_scale * log2(e).
-    weights : (max_queries, capacity) float32, base-2 scores, then weights.
-    o : (max_queries, D) float32, the weighted sum of the values so far.
-    weight_sum, lse : (max_queries,) float32.
-    cursors : (max_queries,) int32, where each list goes on.
-    """
-
-    def __init__(
-        self, spec: AttentionSpec, features: CpuFeatures, max_queries: int, capacity: Expr
-    ) -> None:
-        dim = spec.head_dim
-        self.dim = dim
-        self.lanes = features.lanes
-        self.vectors = dim // features.lanes
-        self.key_block = max(KEY_BLOCK_BYTES // (dim * _FLOAT_BYTES), 1)
-        self.q_scale = spec.sm_scale * LOG2_E
-        self.indices = T.alloc_buffer((max_queries, capacity), "int32")
-        self.weights = T.alloc_buffer((max_queries, capacity), "float32")
-        self.counts = T.alloc_buffer((max_queries,), "int32")
-        self.cursors = T.alloc_buffer((max_queries,), "int32")
-        self.q = T.alloc_buffer((max_queries, dim), "float32")
-        self.o = T.alloc_buffer((max_queries, dim), "float32")
-        self.weight_sum = T.alloc_buffer((max_queries,), "float32")
-        self.lse = T.alloc_buffer((max_queries,), "float32")
-
-    def vector(self, index: Expr, base: Expr = 0) -> Expr:
-        """The element indices of the `index`-th vector after `base`."""
-        return T.ramp(base + index * self.lanes, 1, self.lanes)
-
-    @T.inline
-    def load(self, q_rows: T.Buffer, row: Expr, i: Expr) -> None:
-        """Query i = `q_rows[row]` of q_rows (any, D)."""
-        for j in T.unroll(self.vectors):
-            self.q[i, self.vector(j)] = q_rows[row, self.vector(j)] * const_f32(
-                self.q_scale, self.lanes
-            )
-
-    @T.inline
-    def attend(
-        self,
-        k_rows: T.Buffer,
-        v_rows: T.Buffer,
-        row_table: T.Buffer,
-        key_offset: Expr,
-        value_offset: Expr,
-        num_queries: Expr,
-        num_keys: Expr,
-    ) -> None:
-        """Key j has K in `k_rows[row_table[j] + key_offset]`, V in
-        `v_rows[row_table[j] + value_offset]`; both (any, D), possibly the same buffer."""
-        for i in range(num_queries):
-            self.close_list(i)
-        for block in range(T.ceildiv(num_keys, self.key_block)):
-            for i in range(num_queries):
-                while self.indices[i, self.cursors[i]] < (block + 1) * self.key_block:
-                    self.score(k_rows, row_table, key_offset, i, self.cursors[i])
-                    self.cursors[i] = self.cursors[i] + self.lanes
-        for i in range(num_queries):
-            self.weigh(i)
-        for block in range(T.ceildiv(num_keys, self.key_block)):
-            for i in range(num_queries):
-                start = T.bind(self.cursors[i])
-                while self.indices[i, self.cursors[i]] < (block + 1) * self.key_block:
-                    self.cursors[i] = self.cursors[i] + self.lanes
-                self.add_values(v_rows, row_table, value_offset, i, start, self.cursors[i])
-
-    @T.inline
-    def close_list(self, i: Expr) -> None:
-        """Fill the last vector of the list with its last index, and mark the end."""
-        for p in range(T.ceildiv(self.counts[i], self.lanes) * self.lanes - self.counts[i]):
-            self.indices[i, self.counts[i] + p] = self.indices[i, self.counts[i] - 1]
-        self.indices[i, T.ceildiv(self.counts[i], self.lanes) * self.lanes] = END_OF_LIST
-        self.cursors[i] = 0
-
-    @T.inline
-    def score(
-        self, k_rows: T.Buffer, row_table: T.Buffer, key_offset: Expr, i: Expr, start: Expr
-    ) -> None:
-        """The scores of the `lanes` list entries from `start` on."""
-        # Two buffers, each small enough (below 1,024 bytes) for TVM to leave it on the stack.
-        even = T.alloc_buffer((self.lanes // 2 * self.lanes,), "float32")
-        odd = T.alloc_buffer((self.lanes // 2 * self.lanes,), "float32")
-        for pair in T.unroll(self.lanes // 2):
-            first = T.bind(start + pair * 2)
-            self.score_key(even, pair, k_rows, row_table, key_offset, i, first)
-            self.score_key(odd, pair, k_rows, row_table, key_offset, i, first + 1)
-        self.weights[i, self.vector(0, start)] = sum_vectors(
-            [
-                partial[self.vector(pair)]
-                for pair in range(self.lanes // 2)
-                for partial in (even, odd)
-            ],
-            self.lanes,
-        )
-
-    @T.inline
-    def score_key(
-        self,
-        partial: T.Buffer,
-        slot: Expr,
-        k_rows: T.Buffer,
-        row_table: T.Buffer,
-        key_offset: Expr,
-        i: Expr,
-        entry: Expr,
-    ) -> None:
-        """Vector `slot` of `partial` = q[i] times the key of one list entry, not yet summed."""
-        row = T.bind(T.Cast("int64", row_table[self.indices[i, entry]] + key_offset))
-        partial[self.vector(slot)] = self.q[i, self.vector(0)] * k_rows[row, self.vector(0)]
-        for j in T.unroll(1, self.vectors):
-            partial[self.vector(slot)] = (
-                partial[self.vector(slot)] + self.q[i, self.vector(j)] * k_rows[row, self.vector(j)]
-            )
-
-    @T.inline
-    def weigh(self, i: Expr) -> None:
-        """Scores become weights, padding's zero; o = 0; the list starts over."""
-        largest = T.alloc_buffer((self.lanes,), "float32")
-        total = T.alloc_buffer((self.lanes,), "float32")
-        padded = T.bind(T.ceildiv(self.counts[i], self.lanes))
-        largest[self.vector(0)] = const_f32(_NO_SCORE, self.lanes)
-        total[self.vector(0)] = const_f32(0.0, self.lanes)
-        for v in range(padded):
-            largest[self.vector(0)] = T.max(
-                largest[self.vector(0)], self.weights[i, self.vector(v)]
-            )
-        most = T.bind(max_lanes(largest[self.vector(0)], self.lanes))
-        for v in range(padded):
-            self.weights[i, self.vector(v)] = exp2(
-                self.weights[i, self.vector(v)] - splat(most, self.lanes), self.lanes
-            )
-        for p in range(padded * self.lanes - self.counts[i]):
-            self.weights[i, self.counts[i] + p] = T.float32(0)
-        for v in range(padded):
-            total[self.vector(0)] = total[self.vector(0)] + self.weights[i, self.vector(v)]
-        self.weight_sum[i] = sum_lanes(total[self.vector(0)], self.lanes)
-        self.lse[i] = most + T.log2(self.weight_sum[i])
-        for j in T.unroll(self.vectors):
-            self.o[i, self.vector(j)] = const_f32(0.0, self.lanes)
-        self.cursors[i] = 0
-
-    @T.inline
-    def add_values(
-        self,
-        v_rows: T.Buffer,
-        row_table: T.Buffer,
-        value_offset: Expr,
-        i: Expr,
-        start: Expr,
-        stop: Expr,
-    ) -> None:
-        """o += weights.V over the list entries `start : stop`."""
-        if stop > start:
-            for part in range(self.vectors // VALUE_VECTORS):
-                self.add_value_vectors(
-                    v_rows,
-                    row_table,
-                    value_offset,
-                    i,
-                    start,
-                    stop,
-                    part * VALUE_VECTORS,
-                    VALUE_VECTORS,
-                )
-            if self.vectors % VALUE_VECTORS > 0:
-                self.add_value_vectors(
-                    v_rows,
-                    row_table,
-                    value_offset,
-                    i,
-                    start,
-                    stop,
-                    self.vectors - self.vectors % VALUE_VECTORS,
-                    self.vectors % VALUE_VECTORS,
-                )
-
-    @T.inline
-    def add_value_vectors(
-        self,
-        v_rows: T.Buffer,
-        row_table: T.Buffer,
-        value_offset: Expr,
-        i: Expr,
-        start: Expr,
-        stop: Expr,
-        first_vector: Expr,
-        num_vectors: int,
-    ) -> None:
-        """`add_values` for `num_vectors` vectors of the output from `first_vector` on."""
-        acc = T.alloc_buffer((VALUE_VECTORS * self.lanes,), "float32")
-        for j in T.unroll(num_vectors):
-            acc[self.vector(j)] = self.o[i, self.vector(first_vector + j)]
-        for p in range(stop - start):
-            row = T.bind(T.Cast("int64", row_table[self.indices[i, start + p]] + value_offset))
-            for j in T.unroll(num_vectors):
-                acc[self.vector(j)] = (
-                    acc[self.vector(j)]
-                    + splat(self.weights[i, start + p], self.lanes)
-                    * v_rows[row, self.vector(first_vector + j)]
-                )
-        for j in T.unroll(num_vectors):
-            self.o[i, self.vector(first_vector + j)] = acc[self.vector(j)]
-
-    @T.inline
-    def store(self, output: T.Buffer, lse: T.Buffer, query: Expr, head: Expr, i: Expr) -> None:
-        """`output[query, head]`, `lse[query, head]` = query i; zeros and EMPTY_LSE if its list was
-        empty."""
-        if self.counts[i] > 0:
-            inverse = T.bind(T.float32(1) / self.weight_sum[i])
-            for j in T.unroll(self.vectors):
-                output[query, head, self.vector(j)] = self.o[i, self.vector(j)] * splat(
-                    inverse, self.lanes
-                )
-            lse[query, head] = self.lse[i]
-        else:
-            for j in T.unroll(self.vectors):
-                output[query, head, self.vector(j)] = const_f32(0.0, self.lanes)
-            lse[query, head] = T.float32(EMPTY_LSE)
+TILE_QUERIES = 32
+"""Queries of the standalone stage's tiles: they share a block of keys while it is in cache."""
 
 
 def sparse_attention(spec: AttentionSpec, features: CpuFeatures) -> tirx.PrimFunc:
@@ -290,7 +27,6 @@ def sparse_attention(spec: AttentionSpec, features: CpuFeatures) -> tirx.PrimFun
     over a query's list; zeros and EMPTY_LSE for an empty one.
     """
     dim, heads, lanes = spec.head_dim, spec.num_q_heads, features.lanes
-    tile_queries = 32
 
     @T.prim_func(s_tir=True)
     def shadowattn_sparse_attention(
@@ -318,10 +54,10 @@ def sparse_attention(spec: AttentionSpec, features: CpuFeatures) -> tirx.PrimFun
         output = T.match_buffer(var_output, (num_queries, heads, dim), spec.dtype)
         lse = T.match_buffer(var_lse, (num_queries, heads), "float32")
         q_rows = T.decl_buffer((num_queries * heads, dim), spec.dtype, data=q.data)
-        tile = SparseTile(spec, features, tile_queries, capacity + lanes)
-        for t in range(T.ceildiv(num_queries, tile_queries)):
-            first = T.bind(t * tile_queries)
-            tile_size = T.bind(T.min(tile_queries, num_queries - first))
+        tile = SparseTile(spec, features, TILE_QUERIES, capacity + lanes)
+        for t in range(T.ceildiv(num_queries, TILE_QUERIES)):
+            first = T.bind(t * TILE_QUERIES)
+            tile_size = T.bind(T.min(TILE_QUERIES, num_queries - first))
             for i in range(tile_size):
                 tile.load(q_rows, (first + i) * heads + head, i)
                 tile.counts[i] = counts[first + i]
