@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-import click
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -17,7 +16,6 @@ from .convert_weight import convert_weight
 from .fetch import fetch
 
 EXIT_USER_MISTAKE = 2
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 app = typer.Typer(
     name="shadowattn",
@@ -34,18 +32,11 @@ app.command()(chat)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 2 the user's mistake (one message, no traceback),
-    1 ours."""
-    stderr = Console(stderr=True)
+    """Run the command line and exit: 0 done, 2 the user's mistake (one message, no traceback;
+    Typer does the same for malformed arguments), 1 ours."""
     try:
-        code = app(arguments, standalone_mode=False)
+        app(arguments)
     except ShadowAttnError as error:
-        stderr.print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        message = f"[bold red]Error:[/] {escape(str(error))}"
+        Console(stderr=True).print(message, soft_wrap=True, highlight=False)
         sys.exit(EXIT_USER_MISTAKE)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(EXIT_USER_MISTAKE)
-    except (KeyboardInterrupt, click.Abort):
-        stderr.print("Interrupted.")
-        sys.exit(EXIT_INTERRUPTED)
-    sys.exit(code if isinstance(code, int) else 0)
