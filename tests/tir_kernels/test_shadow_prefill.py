@@ -141,7 +141,8 @@ def check(
     np.testing.assert_allclose(got[1], want[1], **TOLERANCE)
 
 
-@pytest.mark.parametrize("geometry", SPECS, ids=spec_id)
+# Groups of one query head have their turn in the test with many layers and heads, below.
+@pytest.mark.parametrize("geometry", SPECS[1:], ids=spec_id)
 def test_kernel_equals_twin(geometry: AttentionSpec, host_target: tvm.target.Target) -> None:
     spec = shadow_spec(geometry)
     for q_lengths, kv_lengths in LENGTHS:
