@@ -6,6 +6,8 @@ MODEL ?= smollm2-135m
 QUANTIZATION ?= q0f32
 MODEL_DIR ?= models/$(MODEL)-$(QUANTIZATION)
 PLAN ?= $(MODEL)-r20
+# Greedy: a model this small loses the thread when its tokens are drawn at random.
+CHAT_FLAGS ?= --temperature 0
 export PROMPT
 
 SHADOWATTN = $(VENV)/bin/shadowattn
@@ -22,7 +24,7 @@ $(READY): pyproject.toml
 
 # Fetched, converted and compiled once; afterwards this is an instant start.
 chat: $(READY) $(MODEL_DIR)/mlc-chat-config.json
-	$(SHADOWATTN) chat $(MODEL_DIR) --shadow-attn $(PLAN) $(if $(PROMPT),--prompt "$$PROMPT")
+	$(SHADOWATTN) chat $(MODEL_DIR) --shadow-attn $(PLAN) $(CHAT_FLAGS) $(if $(PROMPT),--prompt "$$PROMPT")
 
 $(MODEL_DIR)/mlc-chat-config.json: | $(READY)
 	weights="$$($(SHADOWATTN) fetch $(MODEL))" && \

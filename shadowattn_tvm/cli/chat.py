@@ -72,7 +72,7 @@ def chat(
         record = run_chat(assistant, settings, system=system)
     else:
         record = run_prompt(assistant, prompt, settings, system=system)
-        console.print(summary(record), style="dim", highlight=False)
+        console.print(summary(record), style="dim", highlight=False, soft_wrap=True)
     if json_file is not None:
         write_record(json_file, record)
 
