@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.model, pytest.mark.golden, pytest.mark.slow]
 
 NUM_TOKENS = 64
 MAX_LOGIT_DIFFERENCE = 1e-3
+MAX_QUANTIZED_RELATIVE_DIFFERENCE = 1e-4
 PLANTED_FACT = "The secret code of the lighthouse keeper is 7421."
 QUESTION = "What is the secret code of the lighthouse keeper?"
 MIN_FACT_PROMPT_TOKENS = 3000
@@ -99,6 +100,21 @@ def test_a_conversation_on_the_cache_is_hugging_face_on_all_of_it(
             # The last answered token was picked but never read; the cache holds all before it.
             assert list(session.tokens) == turn[: session.position]
         assert_same(golden(tuple(turn)), library_run(session, turn, NUM_TOKENS))
+
+
+def test_the_4_bit_library_is_hugging_face_on_the_dequantized_weights(
+    smollm2_dir: Callable[[str], ModelDirectory],
+    smollm2_library: Library,
+    encode: Callable[[str], list[int]],
+) -> None:
+    directory = smollm2_dir("q4f32_1")
+    ids = encode(prompts()[0].text)
+    session = Session(directory, smollm2_library("q4f32_1", None))
+    golden_run = greedy(hf_model(directory), ids, NUM_TOKENS)
+    run = library_run(session, ids, NUM_TOKENS)
+    assert_same(golden_run, run)
+    relative = np.abs(run.logits - golden_run.logits).max() / np.abs(golden_run.logits).max()
+    assert relative <= MAX_QUANTIZED_RELATIVE_DIFFERENCE
 
 
 def everything_kept(plan: Plan) -> Plan:
