@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,8 @@ from tests.calibrate.tiny_model import tiny_config, write_tiny_model
 from tests.plan.tiny_plan import make_plan
 
 use_physical_cores()  # before any test runs a kernel
+# torch's idle threads otherwise spin on the cores that TVM's are waiting for; set before it loads
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 MAY_SKIP_ANYWHERE = "mlc"
 """Marker of tests against packages that can't be installed from a public index."""
