@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import tvm
+from tvm.script import tirx as T  # noqa: N812 - TVMScript's own spelling
 
+from tir_kernels import pilot, quantize
 from tir_kernels.build import build_kernels
-from tir_kernels.features import cpu_features
-from tir_kernels.int8_dot import int8_dot_method
+from tir_kernels.features import AVX512_VNNI, NEON_DOTPROD, CpuFeatures, cpu_features
+from tir_kernels.int8_dot import Int8DotMethod, int8_dot_method
 from tir_kernels.pilot import pilot_scores
 from tir_kernels.quantize import bucket_scales
 from tir_kernels.reference import pilot as twin
+from tir_kernels.shuffle import pick
 from tir_kernels.spec import AttentionSpec
 
-from .shadow_harness import VARIANTS, run_pilot_scores, run_quantize_keys
+from .shadow_harness import VARIANTS, filled, run_pilot_scores, run_quantize_keys, tensor
 
 SIGMA = 0.5
 GEOMETRIES = [
@@ -75,6 +81,59 @@ def test_the_largest_products_do_not_overflow(
     expected = check(spec, q, k, (0.02, 0.02), variant, host_target)
     assert expected[0, 0] == 127 * 127 * spec.head_dim
     assert expected[0, 1] == -127 * 127 * spec.head_dim
+
+
+def four_way_dot(method: Int8DotMethod) -> Int8DotMethod:
+    """The method with its instruction spelled out as documented: each int32 lane gains the products
+    of four keys' bytes, signed or not as they are stored, and four signed query bytes."""
+    num_bytes = method.lanes * method.group
+
+    def accumulate(acc: Any, keys: Any, query: Any) -> Any:
+        query_bytes = T.reinterpret(f"int8x{num_bytes}", query)
+        for element in range(method.group):
+            chosen = range(element, num_bytes, method.group)
+            widened = [
+                T.Cast(f"int32x{method.lanes}", pick([x], chosen)) for x in (keys, query_bytes)
+            ]
+            acc = acc + widened[0] * widened[1]
+        return acc
+
+    return replace(method, accumulate=accumulate)
+
+
+@pytest.mark.parametrize("features", [AVX512_VNNI, NEON_DOTPROD], ids=lambda f: f.int8_dot)
+def test_layouts_of_four_way_dots(
+    features: CpuFeatures, monkeypatch: pytest.MonkeyPatch, host_target: tvm.target.Target
+) -> None:
+    # This machine may lack the instructions, but not what surrounds them: groups of four, unsigned
+    # keys, the bias that makes up for those.
+    method = four_way_dot(int8_dot_method(features))
+    for module in (pilot, quantize):
+        monkeypatch.setattr(module, "int8_dot_method", lambda _: method)
+    spec = GEOMETRIES[2]
+    stages = {
+        "quantize_keys": quantize.quantize_keys(spec, features),
+        "pilot_scores": pilot.pilot_scores(spec, features),
+    }
+    kernels = build_kernels(stages, host_target)
+    rng = np.random.default_rng(0)
+    q = rng.standard_normal((7, spec.num_q_heads, spec.head_dim), dtype=np.float32)
+    k = rng.standard_normal((70, spec.head_dim), dtype=np.float32)
+    q[0], k[0], k[1] = 10, 10, -10
+    blocks = -(-len(k) // method.register_keys) * method.register_blocks
+    packed = filled(
+        (blocks, spec.head_dim // method.group, method.lanes * method.group), method.key_dtype, 77
+    )
+    padded_queries = -(-len(q) // method.register_queries) * method.register_queries
+    scores = filled((padded_queries, blocks * method.lanes), "int32", -77)
+    scales = tensor(np.array(bucket_scales(0.02, SIGMA), np.float32))
+    q_scale, k_scale = (filled((1,), "float32", np.nan) for _ in range(2))
+    table = tensor(np.arange(len(k), dtype=np.int32))
+    kernels["quantize_keys"](tensor(k), table, scales, packed, k_scale, 0)
+    kernels["pilot_scores"](tensor(q), scales, packed, scores, q_scale, 0)
+    q8 = twin.quantize(q[:, 0], q_scale.numpy()[0])
+    k8 = twin.quantize(k, k_scale.numpy()[0])
+    np.testing.assert_array_equal(scores.numpy()[: len(q), : len(k)], twin.pilot_scores(q8, k8))
 
 
 TARGETS = {
