@@ -21,6 +21,7 @@ from ..transform import PipelineOptions, build_pipeline, require_supported
 from ..weights import ModelDirectory, model_fingerprint
 from .cache import cached_library_path, library_key
 from .kernel_parameters import attention_spec, rope_scaling, shadow_spec
+from .link import link, require_linker
 from .metadata import library_metadata
 from .overrides import apply_overrides
 from .targets import resolve_target
@@ -78,6 +79,7 @@ def compile_library(
     cached = cached_library_path(library_key(directory, architecture, plan, target))
     phases: list[Phase] = []
     if debug_dump is not None or not cached.is_file():
+        require_linker()
         clock = _PhaseClock(phases, on_phase)
         clock.begin("trace the model")
         with target:
@@ -107,7 +109,7 @@ def compile_library(
             executable = tvm.compile(module, target=target, relax_pipeline=None)
         clock.begin("link")
         with write_atomically(cached) as staged:
-            executable.export_library(str(staged))
+            link(executable, staged)
         clock.end()
     if output is None:
         return CompiledLibrary(cached, tuple(phases))
