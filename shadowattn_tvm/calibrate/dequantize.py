@@ -8,10 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tir_kernels.constants import QUANT_GROUP, QUANT_PER_WORD, QUANT_ZERO_POINT
-
-_BITS = 32 // QUANT_PER_WORD
-_NIBBLE_MASK = (1 << _BITS) - 1
+from tir_kernels.reference.linear import dequantize_q4
 
 
 def plain_parameters(
@@ -22,15 +19,6 @@ def plain_parameters(
     for name, array in parameters.items():
         stem, _, kind = name.rpartition(".")
         if kind == "q_weight":
-            yield f"{stem}.weight", dequantize(array, parameters[f"{stem}.q_scale"])
+            yield f"{stem}.weight", dequantize_q4(array, parameters[f"{stem}.q_scale"])
         elif kind != "q_scale":
             yield name, np.asarray(array, np.float32)
-
-
-def dequantize(q_weight: NDArray[np.uint32], q_scale: NDArray[np.float32]) -> NDArray[np.float32]:
-    """q_weight `[rows, columns / 8]`, q_scale `[rows, columns / 32]` -> `[rows, columns]`."""
-    shifts = np.arange(QUANT_PER_WORD, dtype=np.uint32) * np.uint32(_BITS)
-    nibbles = q_weight[:, :, None] >> shifts & np.uint32(_NIBBLE_MASK)
-    rows = len(q_weight)
-    centred = nibbles.reshape(rows, -1, QUANT_GROUP).astype(np.float32) - QUANT_ZERO_POINT
-    return (centred * q_scale[:, :, None]).reshape(rows, -1)
