@@ -20,6 +20,9 @@ INT8_QMAX = 127
 RATIO_ONE = 1 << 16
 """Keep ratios reach the kernels as fixed-point fractions of this; see `spec.keep_count`."""
 
+QUERY_BLOCKS = (1, 8, 16, 32, 64, 128)
+"""Queries that may share a list; every one divides the usual prefill chunks."""
+
 QUANT_GROUP = 32
 """Weights that share one scale in MLC's q4f32_1."""
 

@@ -2,6 +2,7 @@
 
 Contents
 - `AttentionSpec`: the attention geometry every attention kernel is built for.
+- `PilotSpec`: how the estimate is computed.
 - `ShadowSpec`: the per-layer, per-head parameters of a plan, as the kernels see them.
 - `LinearSpec`: one linear layer, plain or group-quantized.
 - `keep_count`: how many past positions a head attends to exactly.
@@ -12,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from .constants import PAGE_SIZE_TOKENS, QUANT_GROUP, RATIO_ONE
+from .constants import PAGE_SIZE_TOKENS, QUANT_GROUP, QUERY_BLOCKS, RATIO_ONE
 
 
 class SpecError(ValueError):
@@ -73,15 +74,58 @@ class HeadParameters:
 
     Attributes
     ----------
-    q_scale, k_scale : lambda_Q and lambda_K, the mean scales (absmax / 127) over the calibration
-        corpus (paper, offline stage); the centre of the 3x3 bucket grid. `k_scale` is the same
-        for all heads of a GQA group: they share one K.
+    q_scale, k_scale : lambda_Q and lambda_K, the mean scales (absmax / 127, or / 7 with 4 bits)
+        over the calibration corpus (paper, offline stage); the centre of the bucket grid. `k_scale`
+        is the same for all heads of a GQA group: they share one K.
     keep_ratio_q16 : the fraction of past positions attended to exactly, in units of 1/65536.
+    requant : `[query bucket][key bucket]`, INT8 scores per unit of INT32 score; None where scores
+        stay INT32.
     """
 
     q_scale: float
     k_scale: float
     keep_ratio_q16: int
+    requant: tuple[tuple[float, ...], ...] | None = None
+
+
+@dataclass(frozen=True)
+class PilotSpec:
+    """How the estimate is computed; see `reference.pilot` for its meaning to the bit.
+
+    Attributes
+    ----------
+    bits : of quantized queries and keys.
+    hadamard_rotation : rotate both before quantizing.
+    requantize : INT32 scores become INT8 before they are ranked or pooled.
+    share_group : the query heads of a KV head share their lists.
+    query_block : consecutive queries that share a list, counted from a sequence's first new one.
+    """
+
+    bits: Literal[4, 8] = 8
+    hadamard_rotation: bool = False
+    requantize: bool = False
+    share_group: bool = False
+    query_block: int = 1
+
+    def __post_init__(self) -> None:
+        _require(
+            self.query_block in QUERY_BLOCKS,
+            f"expected a query block of {', '.join(map(str, QUERY_BLOCKS))}, "
+            f"got {self.query_block}",
+        )
+        _require(
+            self.requantize or not self.pooled, "pooling takes INT8 scores: expected requantize"
+        )
+
+    @property
+    def pooled(self) -> bool:
+        """Whether several rows of scores make one list."""
+        return self.share_group or self.query_block > 1
+
+    @property
+    def quant_max(self) -> int:
+        """The largest quantized magnitude: symmetric, so that negation is exact."""
+        return (1 << (self.bits - 1)) - 1
 
 
 @dataclass(frozen=True)
@@ -92,21 +136,30 @@ class ShadowSpec:
     ----------
     attention : the geometry.
     heads : `[layer][query head]`.
-    bucket_sigma : step of the bucket grid: scales {lambda*sigma, lambda, lambda/sigma}.
+    bucket_sigma : step of the bucket grid: scales {lambda * sigma ** i}.
     k_min : the fewest past positions a sparse head keeps; shorter contexts run dense.
+    buckets_per_axis : scales on offer for Q, and as many for K; odd.
+    key_means : `[layer][KV head][dim]`, subtracted from keys before all else; None = nothing is.
     """
 
     attention: AttentionSpec
     heads: tuple[tuple[HeadParameters, ...], ...]
     bucket_sigma: float
     k_min: int
+    buckets_per_axis: int = 3
+    pilot: PilotSpec = PilotSpec()
+    key_means: tuple[tuple[tuple[float, ...], ...], ...] | None = None
 
     def __post_init__(self) -> None:
-        hq, group = self.attention.num_q_heads, self.attention.group_size
+        hq = self.attention.num_q_heads
         _require(len(self.heads) > 0, "expected parameters for at least one layer, got none")
         _require(
             0.0 < self.bucket_sigma < 1.0,
             f"expected 0 < bucket_sigma < 1, got {self.bucket_sigma}",
+        )
+        _require(
+            self.buckets_per_axis > 0 and self.buckets_per_axis % 2 == 1,
+            f"expected an odd number of buckets per axis, got {self.buckets_per_axis}",
         )
         _require(self.k_min >= 1, f"expected k_min >= 1, got {self.k_min}")
         for layer, heads in enumerate(self.heads):
@@ -114,19 +167,40 @@ class ShadowSpec:
                 len(heads) == hq, f"layer {layer}: expected {hq} query heads, got {len(heads)}"
             )
             for head, p in enumerate(heads):
-                where = f"layer {layer} head {head}"
-                _require(
-                    p.q_scale > 0 and p.k_scale > 0,
-                    f"{where}: expected positive scales, got q {p.q_scale}, k {p.k_scale}",
-                )
-                _require(
-                    0 <= p.keep_ratio_q16 <= RATIO_ONE,
-                    f"{where}: expected a keep ratio in 0..{RATIO_ONE}, got {p.keep_ratio_q16}",
-                )
-                _require(
-                    p.k_scale == heads[head // group * group].k_scale,
-                    f"{where}: expected the K scale of its GQA group, got {p.k_scale}",
-                )
+                self._check_head(f"layer {layer} head {head}", heads, head, p)
+        if self.key_means is not None:
+            shape = [[len(means) for means in layer] for layer in self.key_means]
+            expected = [[self.attention.head_dim] * self.attention.num_kv_heads] * self.num_layers
+            _require(shape == expected, "key_means: expected [layer][KV head][head_dim] numbers")
+
+    def _check_head(
+        self, where: str, heads: tuple[HeadParameters, ...], head: int, p: HeadParameters
+    ) -> None:
+        leader = heads[head // self.attention.group_size * self.attention.group_size]
+        _require(
+            p.q_scale > 0 and p.k_scale > 0,
+            f"{where}: expected positive scales, got q {p.q_scale}, k {p.k_scale}",
+        )
+        _require(
+            0 <= p.keep_ratio_q16 <= RATIO_ONE,
+            f"{where}: expected a keep ratio in 0..{RATIO_ONE}, got {p.keep_ratio_q16}",
+        )
+        _require(
+            p.k_scale == leader.k_scale,
+            f"{where}: expected the K scale of its GQA group, got {p.k_scale}",
+        )
+        _require(
+            not self.pilot.share_group or p.keep_ratio_q16 == leader.keep_ratio_q16,
+            f"{where}: expected the keep ratio of its GQA group, whose lists it shares, "
+            f"got {p.keep_ratio_q16}",
+        )
+        side = self.buckets_per_axis
+        shape = None if p.requant is None else [len(row) for row in p.requant]
+        _require(
+            shape == ([side] * side if self.pilot.requantize else None),
+            f"{where}: expected {f'{side} x {side}' if self.pilot.requantize else 'no'} "
+            f"requantization factors, got rows of {shape}",
+        )
 
     @property
     def num_layers(self) -> int:

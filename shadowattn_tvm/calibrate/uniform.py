@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 from ..errors import ConfigError
-from ..plan import BucketGrid, HeadPlan, LayerPlan, Plan, PlannedModel, Provenance
+from ..plan import BucketGrid, CorpusDocument, HeadPlan, LayerPlan, Plan, PlannedModel, Provenance
 from ..runtime.tokenizer import ModelTokenizer
 from ..weights import ModelDirectory, model_fingerprint
 from .corpus import Corpus, sample_windows
@@ -120,8 +120,7 @@ def calibrate_uniform(
         provenance=Provenance(
             method="uniform",
             ratio=ratio,
-            corpus=windows.corpus,
-            corpus_sha256=windows.corpus_sha256,
+            corpus=(CorpusDocument(name=windows.corpus, sha256=windows.corpus_sha256),),
             window_tokens=windows.window_tokens,
             num_windows=windows.num_windows,
             prefill_chunk_tokens=prefill_chunk_tokens,

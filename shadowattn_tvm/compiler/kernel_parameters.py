@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tir_kernels.constants import RATIO_ONE
 from tir_kernels.rotary import Llama3Scaling
-from tir_kernels.spec import AttentionSpec, HeadParameters, ShadowSpec
+from tir_kernels.spec import AttentionSpec, HeadParameters, PilotSpec, ShadowSpec
 
 from ..config.architecture import LlamaConfig
 from ..errors import PlanError
@@ -58,6 +58,7 @@ def shadow_spec(plan: Plan, architecture: LlamaConfig) -> ShadowSpec:
                     q_scale=head.q_scale,
                     k_scale=head.k_scale,
                     keep_ratio_q16=RATIO_ONE if layer.dense else round(head.keep_ratio * RATIO_ONE),
+                    requant=head.requant,
                 )
                 for head in layer.heads
             )
@@ -65,4 +66,19 @@ def shadow_spec(plan: Plan, architecture: LlamaConfig) -> ShadowSpec:
         ),
         bucket_sigma=plan.buckets.sigma,
         k_min=plan.k_min,
+        buckets_per_axis=plan.buckets.per_axis,
+        pilot=PilotSpec(
+            bits=plan.pilot.bits,
+            hadamard_rotation=plan.pilot.hadamard_rotation,
+            requantize=plan.pilot.score_bits == 8,
+            share_group=plan.sharing.gqa_group,
+            query_block=plan.sharing.query_block,
+        ),
+        key_means=_key_means(plan),
     )
+
+
+def _key_means(plan: Plan) -> tuple[tuple[tuple[float, ...], ...], ...] | None:
+    """`[layer][KV head][dim]`; the plan has them for every layer or for none."""
+    means = tuple(layer.key_means for layer in plan.layers if layer.key_means is not None)
+    return means or None

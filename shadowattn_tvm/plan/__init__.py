@@ -3,6 +3,7 @@
 from .document import (
     SCHEMA_VERSION,
     BucketGrid,
+    CorpusDocument,
     HeadPlan,
     LayerPlan,
     Pilot,
@@ -16,6 +17,7 @@ from .store import load_plan, plan_hash, save_plan
 __all__ = [
     "SCHEMA_VERSION",
     "BucketGrid",
+    "CorpusDocument",
     "HeadPlan",
     "LayerPlan",
     "Pilot",

@@ -1,8 +1,7 @@
 """What a plan says: per-head scales and keep ratios, and everything else the kernels bake in.
 
-Strict and versioned. A field whose type is a single literal is a setting the kernels don't offer
-yet: the document already has its place, and a file that asks for another value is refused
-rather than silently run differently.
+Strict and versioned: every field is honoured by the kernels bit for bit, and a combination they
+can't run is refused here. A field whose type is `None` is a place kept for a later schema.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
@@ -38,51 +37,106 @@ class PlannedModel(_Document):
     head_dim: PositiveInt
 
 
+RequantTable = Annotated[
+    tuple[Annotated[tuple[PositiveFloat, ...], Field(strict=False)], ...], Field(strict=False)
+]
+"""`[query bucket][key bucket]`, buckets ascending: INT8 scores per unit of INT32 score."""
+
+
 class HeadPlan(_Document):
-    """One query head: mean scales over the corpus (absmax / 127) and the past fraction it keeps."""
+    """One query head: mean scales over the corpus (absmax / quantization maximum) of what the pilot
+    quantizes, the past fraction it keeps, and how its scores become INT8.
+
+    `requant` is None where the pilot's scores stay INT32 (`Pilot.score_bits`). Its factor f stands
+    for the static output scale s_o of a bucket pair, f = s_q * s_k / s_o.
+    """
 
     q_scale: PositiveFloat
     k_scale: PositiveFloat
     keep_ratio: Fraction
+    requant: RequantTable | None = None
+
+
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+KeyMeans = Annotated[
+    tuple[Annotated[tuple[FiniteFloat, ...], Field(strict=False)], ...], Field(strict=False)
+]
+"""`[KV head][dimension]`."""
 
 
 class LayerPlan(_Document):
-    """One layer. A dense layer computes every head exactly, whatever the keep ratios say."""
+    """One layer. A dense layer computes every head exactly, whatever the keep ratios say.
+
+    `key_means` are what the pilot subtracts from rotated keys (`Pilot.center_keys`), else None.
+    """
 
     dense: bool
     heads: Annotated[tuple[HeadPlan, ...], Field(strict=False)]
+    key_means: KeyMeans | None = None
 
 
 class BucketGrid(_Document):
-    """Static scales on offer at run time: {lambda * sigma, lambda, lambda / sigma} for Q and for
-    K, nine buckets a head (paper, scale buckets)."""
+    """Static scales on offer at run time, `per_axis` of them for Q and as many for K: {lambda *
+    sigma ** i} for i around 0. Three give the paper's nine buckets a head, one gives none."""
 
     sigma: Annotated[float, Field(gt=0.0, lt=1.0)]
+    per_axis: Literal[1, 3, 5] = 3
 
 
 class Sharing(_Document):
-    """Who shares one list of selected positions: per query and per head, the paper's setting."""
+    """Who shares one list of selected positions. The paper's setting is a list per query and head.
 
-    gqa_group: Literal[False] = False
-    query_block: Literal[1] = 1
+    Attributes
+    ----------
+    gqa_group : the query heads of a KV head share; they then have one keep ratio.
+    query_block : consecutive queries of a chunk, counted from its first, that share.
+    """
+
+    gqa_group: bool = False
+    query_block: Literal[1, 8, 16, 32, 64, 128] = 1
+
+    @property
+    def pooled(self) -> bool:
+        """Whether scores of several rows are pooled into one list."""
+        return self.gqa_group or self.query_block > 1
 
 
 class Pilot(_Document):
-    """How the estimate is computed: plain symmetric INT8 with INT32 scores."""
+    """How the estimate is computed.
 
-    bits: Literal[8] = 8
-    center_keys: Literal[False] = False
-    hadamard_rotation: Literal[False] = False
-    output_scales: None = None
+    Attributes
+    ----------
+    bits : of the quantized queries and keys; 4 is an experiment.
+    center_keys : subtract a static mean from keys first; it moves all scores of a row alike.
+    hadamard_rotation : rotate queries and keys first, which spreads outlier dimensions. Rotary
+        embedding lies between the weights and the scores, so it is applied before quantizing.
+    score_bits : 32 ranks exact sums; 8 requantizes them with a static scale, as an NPU does.
+        Pooling needs 8.
+    """
+
+    bits: Literal[4, 8] = 8
+    center_keys: bool = False
+    hadamard_rotation: bool = False
+    score_bits: Literal[8, 32] = 32
+
+
+class CorpusDocument(_Document):
+    """A text that was read: its name and the SHA-256 (hex) of its UTF-8 bytes."""
+
+    name: str
+    sha256: str
 
 
 class Provenance(_Document):
-    """Where a plan comes from, enough to make it again."""
+    """Where a plan comes from, enough to make it again.
 
-    method: Literal["uniform"]
+    `ratio` is the budget asked for: the past fraction over windows of `window_tokens` prefilled in
+    chunks of `prefill_chunk_tokens`, with `k_min` and dense layers inside it.
+    """
+
+    method: Literal["uniform", "paper", "ae", "fisher", "ratios"]
     ratio: Fraction
-    corpus: str
-    corpus_sha256: str
+    corpus: Annotated[tuple[CorpusDocument, ...], Field(strict=False)]
     window_tokens: PositiveInt
     num_windows: PositiveInt
     prefill_chunk_tokens: PositiveInt
@@ -101,7 +155,7 @@ class Plan(_Document):
     stage_costs : measured costs the order was planned with; None until measured.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     model: PlannedModel
     buckets: BucketGrid
     k_min: PositiveInt
@@ -122,21 +176,51 @@ class Plan(_Document):
             )
         if len(self.layers) != model.num_layers:
             raise ValueError(f"expected {model.num_layers} layers, got {len(self.layers)}")
-        group = model.num_q_heads // model.num_kv_heads
+        if self.sharing.pooled and self.pilot.score_bits != 8:
+            raise ValueError(
+                f"sharing: lists are pooled from INT8 scores, expected pilot.score_bits 8, got "
+                f"{self.pilot.score_bits}"
+            )
         for index, layer in enumerate(self.layers):
-            if len(layer.heads) != model.num_q_heads:
-                raise ValueError(
-                    f"layers[{index}].heads: expected {model.num_q_heads} heads, "
-                    f"got {len(layer.heads)}"
-                )
-            for head, plan in enumerate(layer.heads):
-                if plan.k_scale != layer.heads[head // group * group].k_scale:
-                    raise ValueError(
-                        f"layers[{index}].heads[{head}].k_scale: heads of a GQA group share one "
-                        f"K, expected {layer.heads[head // group * group].k_scale}, "
-                        f"got {plan.k_scale}"
-                    )
+            self._check_layer(f"layers[{index}]", layer)
         return self
+
+    def _check_layer(self, where: str, layer: LayerPlan) -> None:
+        model = self.model
+        group = model.num_q_heads // model.num_kv_heads
+        if len(layer.heads) != model.num_q_heads:
+            raise ValueError(
+                f"{where}.heads: expected {model.num_q_heads} heads, got {len(layer.heads)}"
+            )
+        if self.pilot.center_keys != (layer.key_means is not None):
+            raise ValueError(f"{where}.key_means: expected them just if pilot.center_keys is true")
+        if layer.key_means is not None and (
+            len(layer.key_means) != model.num_kv_heads
+            or any(len(means) != model.head_dim for means in layer.key_means)
+        ):
+            raise ValueError(
+                f"{where}.key_means: expected {model.num_kv_heads} x {model.head_dim} numbers"
+            )
+        for head, plan in enumerate(layer.heads):
+            leader = layer.heads[head // group * group]
+            if plan.k_scale != leader.k_scale:
+                raise ValueError(
+                    f"{where}.heads[{head}].k_scale: heads of a GQA group share one K, expected "
+                    f"{leader.k_scale}, got {plan.k_scale}"
+                )
+            if self.sharing.gqa_group and plan.keep_ratio != leader.keep_ratio:
+                raise ValueError(
+                    f"{where}.heads[{head}].keep_ratio: heads of a GQA group share their lists, "
+                    f"expected {leader.keep_ratio}, got {plan.keep_ratio}"
+                )
+            self._check_requant(f"{where}.heads[{head}].requant", plan.requant)
+
+    def _check_requant(self, where: str, requant: RequantTable | None) -> None:
+        if (self.pilot.score_bits == 8) != (requant is not None):
+            raise ValueError(f"{where}: expected a table just if pilot.score_bits is 8")
+        side = self.buckets.per_axis
+        if requant is not None and [len(row) for row in requant] != [side] * side:
+            raise ValueError(f"{where}: expected {side} x {side} factors, one a bucket pair")
 
     @property
     def dense_layers(self) -> tuple[int, ...]:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from shadowattn_tvm.plan import BucketGrid, HeadPlan, LayerPlan, Plan, PlannedModel, Provenance
+from shadowattn_tvm.plan import (
+    BucketGrid,
+    CorpusDocument,
+    HeadPlan,
+    LayerPlan,
+    Plan,
+    PlannedModel,
+    Provenance,
+)
 from shadowattn_tvm.weights import ModelDirectory, model_fingerprint
 
 K_MIN = 8
@@ -38,8 +46,7 @@ def make_plan(directory: ModelDirectory, keep_ratio: float = 0.25, corpus: str =
         provenance=Provenance(
             method="uniform",
             ratio=0.5,
-            corpus=corpus,
-            corpus_sha256="c" * 64,
+            corpus=(CorpusDocument(name=corpus, sha256="c" * 64),),
             window_tokens=256,
             num_windows=1,
             prefill_chunk_tokens=16,
