@@ -7,7 +7,7 @@ of absmax / 127 over all those chunks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +17,8 @@ from torch import Tensor
 
 from tir_kernels.constants import INT8_QMAX
 
+from ..corpora import Window
 from ..errors import ConfigError, WeightsError
-from .corpus import Windows
 from .reference_model import ReferenceModel, dense_attention
 
 ProgressCallback = Callable[[int, int], None]
@@ -50,7 +50,7 @@ class HeadScales:
 
 def measure_scales(
     model: ReferenceModel,
-    windows: Windows,
+    windows: Sequence[Window],
     *,
     prefill_chunk_tokens: int,
     on_progress: ProgressCallback | None = None,
@@ -60,17 +60,18 @@ def measure_scales(
     Raises `ConfigError` when no chunk has a past (windows no longer than a chunk) and
     `WeightsError` when the model yields scales that aren't positive numbers.
     """
-    if not 0 < prefill_chunk_tokens < windows.window_tokens:
+    window_tokens = min(len(window.token_ids) for window in windows)
+    if not 0 < prefill_chunk_tokens < window_tokens:
         raise ConfigError(
             f"expected windows longer than a prefill chunk of {prefill_chunk_tokens} tokens, so "
-            f"that chunks have a past to attend to, got windows of {windows.window_tokens} tokens"
+            f"that chunks have a past to attend to, got windows of {window_tokens} tokens"
         )
     observer = _ScaleObserver(model.config.num_hidden_layers)
     with torch.inference_mode():
-        for done, token_ids in enumerate(windows.token_ids, start=1):
-            model.prefill(token_ids, chunk_tokens=prefill_chunk_tokens, attend=observer)
+        for done, window in enumerate(windows, start=1):
+            model.prefill(window.token_ids, chunk_tokens=prefill_chunk_tokens, attend=observer)
             if on_progress is not None:
-                on_progress(done, windows.num_windows)
+                on_progress(done, len(windows))
     scales = HeadScales(_spread(observer.q_absmax), _spread(observer.k_absmax))
     _require_positive("query", scales.q)
     _require_positive("KV", scales.k)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 
+from ..corpora import Document, Window, sample_windows
 from ..errors import ConfigError
 from ..plan import BucketGrid, CorpusDocument, HeadPlan, LayerPlan, Plan, PlannedModel, Provenance
 from ..runtime.tokenizer import ModelTokenizer
 from ..weights import ModelDirectory, model_fingerprint
-from .corpus import Corpus, sample_windows
 from .reference_model import ReferenceModel
 from .scales import HeadScales, ProgressCallback, measure_scales
 
@@ -39,7 +39,7 @@ machines that round their float32 sums differently write the same plan."""
 def calibrate_uniform(
     directory: ModelDirectory,
     ratio: float,
-    corpus: Corpus,
+    documents: Sequence[Document],
     *,
     sigma: float = DEFAULT_SIGMA,
     dense_layers: Sequence[int] = DEFAULT_DENSE_LAYERS,
@@ -83,13 +83,13 @@ def calibrate_uniform(
     if prefill_chunk_tokens is None:
         prefill_chunk_tokens = min(directory.chat_config.prefill_chunk_size, window_tokens // 2)
     windows = sample_windows(
-        corpus,
+        documents,
         ModelTokenizer.from_directory(directory.path),
         window_tokens=window_tokens,
         max_windows=num_windows,
         prefix_ids=directory.chat_config.conv_template.system_prefix_token_ids or (),
     )
-    largest_id = int(windows.token_ids.max())
+    largest_id = max(int(window.token_ids.max()) for window in windows)
     if largest_id >= architecture.vocab_size:
         raise ConfigError(
             f"{directory.path}: expected token ids below the model's vocabulary of "
@@ -120,9 +120,9 @@ def calibrate_uniform(
         provenance=Provenance(
             method="uniform",
             ratio=ratio,
-            corpus=(CorpusDocument(name=windows.corpus, sha256=windows.corpus_sha256),),
-            window_tokens=windows.window_tokens,
-            num_windows=windows.num_windows,
+            corpus=corpus_read(windows),
+            window_tokens=window_tokens,
+            num_windows=len(windows),
             prefill_chunk_tokens=prefill_chunk_tokens,
             created=datetime.now(UTC).replace(microsecond=0),
             tool_version=version("shadowattn-tvm"),
@@ -158,6 +158,12 @@ def sparse_keep_ratio(ratio: float, num_layers: int, dense_layers: Sequence[int]
         return 1.0
     share = (ratio * num_layers - num_dense) / (num_layers - num_dense)
     return min(max(share, 0.0), 1.0)  # rounding may step over either end
+
+
+def corpus_read(windows: Sequence[Window]) -> tuple[CorpusDocument, ...]:
+    """The documents that windows were taken from, each once, for a plan's provenance."""
+    by_hash = {window.document_sha256: window.document for window in windows}
+    return tuple(CorpusDocument(name=name, sha256=sha256) for sha256, name in by_hash.items())
 
 
 def _layer_plan(scales: HeadScales, layer: int, dense: bool, keep_ratio: float) -> LayerPlan:

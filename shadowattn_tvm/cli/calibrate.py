@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ..corpora import read_documents
 from ..errors import ConfigError
 from ..plan import save_plan
 from .progress import console, progress_bar
@@ -24,7 +25,11 @@ def calibrate(
         typer.Option(help="Past fraction computed exactly, over all layers and heads."),
     ] = 0.2,
     corpus: Annotated[
-        Path | None, typer.Option(help="UTF-8 text; by default Python's own documentation.")
+        list[str] | None,
+        typer.Option(
+            help="'pydoc' (the default), 'wikitext2-train', a UTF-8 text file or a directory of "
+            "them; may be given several times."
+        ),
     ] = None,
     sigma: Annotated[float, typer.Option(help="Step of the scale buckets.")] = 0.5,
     k_min: Annotated[int, typer.Option(help="Fewest positions a sparse head keeps.")] = 64,
@@ -43,14 +48,14 @@ def calibrate(
         raise ConfigError(f"unknown method {method!r}: expected one of {', '.join(METHODS)}")
     directory = open_model_directory(model)
     _require_torch()
-    from ..calibrate import built_in_corpus, calibrate_uniform, read_corpus
+    from ..calibrate import calibrate_uniform
 
     with progress_bar() as bar:
         task = bar.add_task("windows", total=None)
         plan = calibrate_uniform(
             directory,
             ratio,
-            read_corpus(corpus) if corpus else built_in_corpus(),
+            read_documents(corpus or ["pydoc"]),
             sigma=sigma,
             k_min=k_min,
             dense_layers=_parse_layers(dense_layers),

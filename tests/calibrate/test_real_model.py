@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from shadowattn_tvm.calibrate import ReferenceModel, built_in_corpus, calibrate_uniform
+from shadowattn_tvm.calibrate import ReferenceModel, calibrate_uniform
+from shadowattn_tvm.corpora import read_documents
 from shadowattn_tvm.plan import load_plan, save_plan
 from shadowattn_tvm.runtime.tokenizer import ModelTokenizer
 from shadowattn_tvm.weights import ModelDirectory
@@ -27,7 +28,7 @@ def test_logits_equal_hugging_face(
     from tests.golden.hugging_face import hf_logits, hf_model
 
     directory = smollm2_dir(quantization)
-    text = built_in_corpus().text[:4000]
+    text = read_documents(["pydoc"])[0].text[:4000]
     ids = ModelTokenizer.from_directory(directory.path).encode(text)[:NUM_TOKENS]
     want = hf_logits(hf_model(directory), ids).numpy()
     model = ReferenceModel.load(directory)
@@ -47,7 +48,7 @@ def test_one_plan_serves_both_quantizations(
         calibrate_uniform(
             smollm2_dir(quantization),
             0.2,
-            built_in_corpus(),
+            read_documents(["pydoc"]),
             window_tokens=256,
             num_windows=1,
             prefill_chunk_tokens=128,

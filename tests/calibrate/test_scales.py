@@ -3,14 +3,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shadowattn_tvm.calibrate import HeadScales, ReferenceModel, Windows, measure_scales
+from shadowattn_tvm.calibrate import HeadScales, ReferenceModel, measure_scales
+from shadowattn_tvm.corpora import Window
 from shadowattn_tvm.errors import ConfigError, WeightsError
 
 from . import numpy_llama
 from .tiny_model import tiny_config, tiny_parameters
 
 CHUNK_TOKENS = 16
-WINDOWS = Windows("random", "0" * 64, np.random.default_rng(11).integers(0, 256, (3, 56)))
+WINDOWS = tuple(
+    Window("random", "0" * 64, 0, ids)
+    for ids in np.random.default_rng(11).integers(0, 256, (3, 56))
+)
 
 
 def measure(chunk_tokens: int = CHUNK_TOKENS) -> HeadScales:
@@ -23,7 +27,7 @@ def test_scales_equal_a_recomputation_in_numpy() -> None:
     config = tiny_config()
     parameters = tiny_parameters(config)
     q_scales, k_scales = [], []  # one [layers, heads] for each chunk that has a past
-    for ids in WINDOWS.token_ids:
+    for ids in [window.token_ids for window in WINDOWS]:
         trace = numpy_llama.run(config, parameters, ids)
         q, k = np.stack(trace.q), np.stack(trace.k)  # [layers, tokens, heads, head_dim]
         for start in range(CHUNK_TOKENS, len(ids), CHUNK_TOKENS):

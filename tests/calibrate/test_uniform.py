@@ -11,13 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shadowattn_tvm.calibrate import (
-    Corpus,
     ReferenceModel,
     calibrate_uniform,
     measure_scales,
-    sample_windows,
     sparse_keep_ratio,
 )
+from shadowattn_tvm.corpora import Document, sample_windows
 from shadowattn_tvm.errors import ConfigError
 from shadowattn_tvm.plan import Plan, load_plan, plan_hash, save_plan
 from shadowattn_tvm.runtime.tokenizer import ModelTokenizer
@@ -25,7 +24,7 @@ from shadowattn_tvm.weights import ModelDirectory, model_fingerprint
 
 from .tiny_model import tiny_config, write_tiny_model
 
-CORPUS = Corpus("alphabet", "The quick brown fox jumps over the lazy dog. " * 40)
+CORPUS = (Document("alphabet", "The quick brown fox jumps over the lazy dog. " * 40),)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +113,8 @@ def test_the_plan_says_what_was_asked_for(directory: ModelDirectory) -> None:
     assert plan.model.fingerprint == model_fingerprint(directory)
     provenance = plan.provenance
     assert (provenance.method, provenance.ratio) == ("uniform", 0.5)
-    assert (provenance.corpus, provenance.corpus_sha256) == ("alphabet", CORPUS.sha256)
+    corpus = [(document.name, document.sha256) for document in provenance.corpus]
+    assert corpus == [("alphabet", CORPUS[0].sha256)]
     assert (provenance.num_windows, provenance.window_tokens) == (3, 64)
     assert provenance.prefill_chunk_tokens == 16  # the model directory's own
     assert provenance.tool_version == version("shadowattn-tvm")
@@ -131,7 +131,7 @@ def test_a_ratio_of_one_keeps_everything(directory: ModelDirectory) -> None:
 def test_windows_fit_the_model_by_default(directory: ModelDirectory) -> None:
     plan = calibrate_uniform(directory, 0.5, CORPUS)
     assert plan.provenance.window_tokens == 256  # the tiny model's context, less than 1,024
-    assert plan.provenance.num_windows == len(CORPUS.text) // 255  # fewer than the default 8
+    assert plan.provenance.num_windows == len(CORPUS[0].text) // 255  # fewer than the default 8
 
 
 def test_long_chunks_are_cut_to_half_a_window(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from shadowattn_tvm.calibrate import built_in_corpus
+from shadowattn_tvm.corpora import read_documents
 
 _SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 
@@ -68,13 +68,13 @@ def prompts() -> tuple[Prompt, ...]:
         Prompt("question", _opening() + _user_turn("Why is the sky blue?")),
         Prompt("code", _CODE),
         Prompt("list", _LIST),
-        Prompt("long document", built_in_corpus().text[:_LONG_DOCUMENT_CHARACTERS]),
+        Prompt("long document", _documentation()[:_LONG_DOCUMENT_CHARACTERS]),
     )
 
 
 def conversation() -> Conversation:
     """Three turns, the first of which is long enough to be worth remembering sparsely."""
-    excerpt = built_in_corpus().text[-6_000:]
+    excerpt = _documentation()[-6_000:]
     return Conversation(
         _opening(),
         (
@@ -99,6 +99,10 @@ def conversation_ids(
         turns.append(history)
         history = [*history, *answer(history)]
     return turns
+
+
+def _documentation() -> str:
+    return "\n\n".join(document.text for document in read_documents(["pydoc"]))
 
 
 def _opening() -> str:
