@@ -1,0 +1,1 @@
+"""Evaluation on the compiled library: what shadowAttn costs, measured against the dense model."""
