@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -62,7 +63,7 @@ def test_windows_are_runs_of_their_documents_that_never_overlap(
         assert window.start_token + text_tokens <= lengths[int(window.document)]
     for name in {window.document for window in windows}:
         starts = [window.start_token for window in windows if window.document == name]
-        assert all(b - a >= text_tokens for a, b in zip(starts, starts[1:], strict=False))
+        assert all(b - a >= text_tokens for a, b in itertools.pairwise(starts))
     # Turns: nobody has two more than another who still has room.
     counts = Counter(window.document for window in windows)
     for i, length in enumerate(lengths):
@@ -93,9 +94,9 @@ def test_what_does_not_fit_is_refused_with_numbers() -> None:
     documents = [numbered(99, "a"), numbered(50, "b")]
     with pytest.raises(ConfigError, match=r"at least 100 tokens.* got 2 shorter ones"):
         sample(documents, window_tokens=100, max_windows=1)
-    with pytest.raises(ConfigError, match="at least 1 windows.* got 0"):
+    with pytest.raises(ConfigError, match=r"at least 1 windows.* got 0"):
         sample(documents, window_tokens=10, max_windows=0)
     with pytest.raises(ConfigError, match=r"at least 2 documents of 60 tokens.* got 1 of 2"):
         sample(documents, window_tokens=60, max_windows=4, min_documents=2)
-    with pytest.raises(ConfigError, match="at least 2 windows, one from each.* got 1"):
+    with pytest.raises(ConfigError, match=r"at least 2 windows, one from each.* got 1"):
         sample(documents, window_tokens=10, max_windows=1, min_documents=2)
