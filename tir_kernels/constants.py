@@ -14,6 +14,9 @@ EMPTY_LSE = -5.0e4
 """Base-2 log-sum-exp of an empty set of keys. Finite, so merging two empty parts gives no NaN, and
 the value TVM's own kernels use, so its merge kernel gives such a part the weight zero."""
 
+MASKED_SCORE = -(2**31)
+"""What a masked position holds; no score comes near it (|score| <= 127 * 127 * head_dim)."""
+
 INT8_QMAX = 127
 """Symmetric quantization leaves -128 unused, so that negation is exact and no product overflows."""
 
@@ -22,6 +25,10 @@ RATIO_ONE = 1 << 16
 
 QUERY_BLOCKS = (1, 8, 16, 32, 64, 128)
 """Queries that may share a list; every one divides the usual prefill chunks."""
+
+MAX_SHARING_ROWS = 2048
+"""Rows of one list: queries of a block times query heads of a group. Each adds at most 2^19 to a
+key's importance, and the sum must fit 31 bits."""
 
 QUANT_GROUP = 32
 """Weights that share one scale in MLC's q4f32_1."""

@@ -90,6 +90,6 @@ def dense_ragged_prefill(spec: AttentionSpec, features: CpuFeatures) -> tirx.Pri
                     key = T.bind(kv_indptr[b] + first_key + T.min(i, num_keys - 1))
                     tile.rows[i] = key * hkv + head // spec.group_size
                 tile.attend(k_rows, v_rows, 0, first_key, num_keys, num_queries)
-            tile.finish(output, lse, head, q_indptr[b] + first, num_queries)
+            tile.finish(output, lse, num_queries)
 
     return shadowattn_dense_ragged_prefill

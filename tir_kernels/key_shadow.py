@@ -10,9 +10,10 @@ from tvm.script import tirx as T
 from .features import CpuFeatures
 from .int8_dot import int8_dot_method
 from .page_table import key_row
+from .pilot_rows import AbsoluteMaximum, PilotRow
 from .plan_table import PlanTable
-from .quantize import AbsoluteMaximum, KeyPacker, nearest_scale
-from .spec import AttentionSpec
+from .quantize import KeyPacker, nearest_bucket
+from .spec import ShadowSpec
 from .vector import Expr
 
 SEGMENT_BLOCKS = 32
@@ -29,10 +30,13 @@ class KeyShadow:
         `page_size` apart.
     packed : (Hkv * num_blocks, D / group, lanes * group), the quantized keys of KV head h from
         block h * num_blocks on; `num_blocks` is a multiple of `register_blocks`.
+    buckets : (Hkv,) int32, which of its scales each KV head took.
     """
 
-    def __init__(self, spec: AttentionSpec, features: CpuFeatures, num_keys: Expr) -> None:
+    def __init__(self, plan: ShadowSpec, features: CpuFeatures, num_keys: Expr) -> None:
         dot = int8_dot_method(features)
+        spec = plan.attention
+        self.plan = plan
         self.spec = spec
         self.dot = dot
         self.lanes = features.lanes
@@ -50,6 +54,7 @@ class KeyShadow:
             dot.key_dtype,
         )
         self.maxima = T.alloc_buffer((spec.num_kv_heads * self.num_segments,), "float32")
+        self.buckets = T.alloc_buffer((spec.num_kv_heads,), "int32")
 
     @T.inline
     def list_rows(self, page_values: T.Buffer, first_page: Expr) -> None:
@@ -62,44 +67,57 @@ class KeyShadow:
                 self.spec,
             )
 
+    def view(self) -> PilotRow:
+        """A task's keys as the pilot sees them."""
+        return PilotRow(
+            self.spec.head_dim,
+            self.lanes,
+            centered=self.plan.key_means is not None,
+            rotated=self.plan.pilot.hadamard_rotation,
+        )
+
     @T.inline
     def build(self, cache_rows: T.Buffer, plan: PlanTable) -> None:
         """Measure, choose buckets, quantize and pack every KV head."""
         for task in T.parallel(self.spec.num_kv_heads * self.num_segments):
-            self.measure(cache_rows, task)
+            self.measure(cache_rows, plan, task)
+        for kv_head in range(self.spec.num_kv_heads):
+            self.choose_bucket(plan, kv_head)
         for task in T.parallel(self.spec.num_kv_heads * self.num_segments):
             self.pack(cache_rows, plan, task)
 
     @T.inline
-    def measure(self, cache_rows: T.Buffer, task: Expr) -> None:
+    def measure(self, cache_rows: T.Buffer, plan: PlanTable, task: Expr) -> None:
         """Task = KV head * num_segments + segment; `maxima[task]` = the segment's largest |k|."""
-        largest = AbsoluteMaximum(self.spec.head_dim, self.lanes)
+        largest = AbsoluteMaximum(self.view())
         segment_keys = T.meta_var(SEGMENT_BLOCKS * self.dot.lanes)
-        offset = T.bind(task // self.num_segments * self.spec.page_size)
+        kv_head = T.bind(task // self.num_segments)
+        offset = T.bind(kv_head * self.spec.page_size)
         first_key = T.bind(task % self.num_segments * segment_keys)
         largest.clear()
         for i in range(T.min(segment_keys, self.num_keys - first_key)):
-            largest.include(cache_rows, T.Cast("int64", self.row_table[first_key + i] + offset))
+            row = T.bind(T.Cast("int64", self.row_table[first_key + i] + offset))
+            largest.include(cache_rows, row, plan.key_means, kv_head)
         self.maxima[task] = largest.value()
+
+    @T.inline
+    def choose_bucket(self, plan: PlanTable, kv_head: Expr) -> None:
+        """`buckets[kv_head]` = the one nearest to the scale of all its keys."""
+        largest = T.alloc_buffer((1,), "float32")
+        largest[0] = T.float32(0)
+        for s in range(self.num_segments):
+            largest[0] = T.max(largest[0], self.maxima[kv_head * self.num_segments + s])
+        self.buckets[kv_head] = nearest_bucket(
+            largest[0], plan.k_axis(kv_head), self.plan.pilot.quant_max
+        )
 
     @T.inline
     def pack(self, cache_rows: T.Buffer, plan: PlanTable, task: Expr) -> None:
         """Quantize and pack one segment, with the scale that its whole head measures."""
-        packer = KeyPacker(self.spec.head_dim, self.dot, self.lanes)
-        largest = T.alloc_buffer((1,), "float32")
+        packer = KeyPacker(self.spec.head_dim, self.dot, self.view(), self.plan.pilot.quant_max)
         kv_head = T.bind(task // self.num_segments)
         first_block = T.bind(task % self.num_segments * SEGMENT_BLOCKS)
-        largest[0] = T.float32(0)
-        for s in range(self.num_segments):
-            largest[0] = T.max(largest[0], self.maxima[kv_head * self.num_segments + s])
-        scale = T.bind(
-            nearest_scale(
-                largest[0],
-                plan.k_scales[kv_head, 0],
-                plan.k_scales[kv_head, 1],
-                plan.k_scales[kv_head, 2],
-            )
-        )
+        scale = T.bind(plan.k_scales[kv_head, self.buckets[kv_head]])
         for i in range(T.min(SEGMENT_BLOCKS, self.num_blocks - first_block)):
             packer.pack_block(
                 cache_rows,
@@ -108,6 +126,8 @@ class KeyShadow:
                 self.num_keys,
                 first_block + i,
                 scale,
+                plan.key_means,
+                kv_head,
                 self.packed,
                 kv_head * self.num_blocks + first_block + i,
             )

@@ -58,7 +58,7 @@ class PagedPrefillTile(PrefillTile):
             self.limits[num_queries - 1],
             num_queries,
         )
-        self.finish(output, lse, head, first_query, num_queries)
+        self.finish(output, lse, num_queries)
 
     @T.inline
     def attend_pages(

@@ -11,9 +11,11 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.script import tirx as T
 
+from .constants import INT8_QMAX
 from .features import CpuFeatures
 from .int8_dot import Int8DotMethod, int8_dot_method
-from .quantize import BUCKETS_PER_AXIS, AbsoluteMaximum, nearest_scale, quantize_lanes
+from .pilot_rows import AbsoluteMaximum, PilotRow
+from .quantize import BUCKETS_PER_AXIS, nearest_bucket, quantize_lanes
 from .spec import AttentionSpec
 from .vector import Expr, splat, sum_lanes_i32
 
@@ -28,10 +30,14 @@ class PilotQueries:
     bias : (register_queries,) int32, where each query's sums start: it cancels the key offset.
     """
 
-    def __init__(self, head_dim: int, dot: Int8DotMethod, lanes: int) -> None:
+    def __init__(
+        self, head_dim: int, dot: Int8DotMethod, view: PilotRow, quant_max: int = INT8_QMAX
+    ) -> None:
         self.dot = dot
-        self.lanes = lanes
-        self.vectors = head_dim // lanes
+        self.view = view
+        self.quant_max = quant_max
+        self.lanes = view.lanes
+        self.vectors = view.vectors
         self.steps = head_dim // dot.group
         self.q8 = T.alloc_buffer((dot.register_queries, head_dim), dot.query_dtype)
         self.bias = T.alloc_buffer((dot.register_queries,), "int32")
@@ -52,12 +58,23 @@ class PilotQueries:
     @T.inline
     def quantize(self, rows: T.Buffer, row: Expr, scale: Expr, query: Expr) -> None:
         """Query `query` of the tile = `rows[row]` of rows (any, head_dim) float32."""
+        if self.view.changed:
+            self.view.load(rows, row, rows, 0)
+            self.quantize_stored(self.view.row, 0, scale, query)
+        else:
+            self.quantize_stored(rows, row, scale, query)
+
+    @T.inline
+    def quantize_stored(self, rows: T.Buffer, row: Expr, scale: Expr, query: Expr) -> None:
         total = T.alloc_buffer((self.lanes,), "int32")
         quantized = T.alloc_buffer((self.lanes,), "int32")
         total[T.ramp(0, 1, self.lanes)] = splat(T.int32(0), self.lanes)
         for j in T.unroll(self.vectors):
             quantized[T.ramp(0, 1, self.lanes)] = quantize_lanes(
-                rows[row, T.ramp(j * self.lanes, 1, self.lanes)], scale, self.lanes
+                rows[row, T.ramp(j * self.lanes, 1, self.lanes)],
+                scale,
+                self.lanes,
+                self.quant_max,
             )
             self.q8[query, T.ramp(j * self.lanes, 1, self.lanes)] = T.Cast(
                 f"{self.dot.query_dtype}x{self.lanes}", quantized[T.ramp(0, 1, self.lanes)]
@@ -139,12 +156,13 @@ def pilot_scores(spec: AttentionSpec, features: CpuFeatures) -> tirx.PrimFunc:
         scores = T.match_buffer(var_scores, (padded_queries, padded_keys), "int32")
         chosen = T.match_buffer(var_chosen, (1,), "float32")
         q_rows = T.decl_buffer((num_queries * heads, dim), "float32", data=q.data)
-        largest = AbsoluteMaximum(dim, lanes)
-        queries = PilotQueries(dim, dot, lanes)
+        view = PilotRow(dim, lanes, centered=False, rotated=False)
+        largest = AbsoluteMaximum(view)
+        queries = PilotQueries(dim, dot, view)
         largest.clear()
         for i in range(num_queries):
-            largest.include(q_rows, i * heads + head)
-        chosen[0] = nearest_scale(largest.value(), scales[0], scales[1], scales[2])
+            largest.include(q_rows, i * heads + head, q_rows, 0)
+        chosen[0] = scales[nearest_bucket(largest.value(), [scales[0], scales[1], scales[2]])]
         for tile in range(padded_queries // dot.register_queries):
             for i in range(dot.register_queries):
                 query = T.bind(T.min(tile * dot.register_queries + i, num_queries - 1))

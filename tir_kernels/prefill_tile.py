@@ -40,12 +40,16 @@ class PrefillTile:
         for each block of at most sizes.key_block keys:
             ...  # fill tile.rows
             tile.attend(k_rows, v_rows, value_offset, first_key, num_keys, num_queries)
-        tile.finish(output, lse, head, first_query, num_queries)
+        tile.finish(output, lse, num_queries)
 
     Every query that sees any key must see the first one, key 0.
 
+    `start` is `name_rows`, for neighbouring queries of one head, and `load`; a caller whose rows
+    are others fills `row_query` and `row_head` itself.
+
     Attributes
     ----------
+    row_query, row_head : (queries,) int32, which query of which head each row of the tile is.
     limits : (queries,) int32, the caller's: how many keys, counted from key 0, each query sees.
         Zero or less means none. They must not decrease from one query to the next, so that a
         strip may skip what its last query doesn't see; those of padding queries may be anything.
@@ -74,6 +78,8 @@ class PrefillTile:
         self.row_sum = T.alloc_buffer((sizes.queries,), "float32")
         self.shrink = T.alloc_buffer((strip,), "float32")
         self.weights = T.alloc_buffer((padded, strip), "float32")
+        self.row_query = T.alloc_buffer((sizes.queries,), "int32")
+        self.row_head = T.alloc_buffer((sizes.queries,), "int32")
         self.limits = T.alloc_buffer((sizes.queries,), "int32")
         self.rows = T.alloc_buffer((padded,), "int32")
 
@@ -89,13 +95,25 @@ class PrefillTile:
     def start(self, q: T.Buffer, head: Expr, first_query: Expr, num_queries: Expr) -> None:
         """Load `q[first_query : first_query + num_queries, head]` of q (tokens, Hq, D), and clear
         the state; 1 <= num_queries <= queries."""
+        self.name_rows(head, first_query, num_queries)
+        self.load(q)
+
+    @T.inline
+    def name_rows(self, head: Expr, first_query: Expr, num_queries: Expr) -> None:
+        """The rows are `num_queries` queries of one head from `first_query` on."""
+        for m in range(self.sizes.queries):
+            # padding rows repeat the last one: finite, and never written back
+            self.row_query[m] = first_query + T.min(m, num_queries - 1)
+            self.row_head[m] = head
+
+    @T.inline
+    def load(self, q: T.Buffer) -> None:
+        """Load the named rows of q (tokens, Hq, D), and clear the state."""
         for m in range(self.sizes.queries):
             self.row_max[m] = T.float32(UNSEEN_SCORE)
             self.row_sum[m] = T.float32(0)
-            # padding queries repeat the last one: finite, and never written back
-            query = T.bind(first_query + T.min(m, num_queries - 1))
             for d in range(self.dims):
-                self.q_t[d, m] = q[query, head, d] * T.float32(self.q_scale)
+                self.q_t[d, m] = q[self.row_query[m], self.row_head[m], d] * T.float32(self.q_scale)
                 self.o_t[d, m] = T.float32(0)
 
     @T.inline
@@ -209,18 +227,18 @@ class PrefillTile:
                 self.o_t[first_dim + r, self.vector(v, base)] = acc[self.cell(r, v)]
 
     @T.inline
-    def finish(
-        self, output: T.Buffer, lse: T.Buffer, head: Expr, first_query: Expr, num_queries: Expr
-    ) -> None:
-        """Write `output` (tokens, Hq, D) and `lse` (tokens, Hq), base 2, of the tile's queries;
-        zeros and EMPTY_LSE where a query saw no key."""
+    def finish(self, output: T.Buffer, lse: T.Buffer, num_queries: Expr) -> None:
+        """Write `output` (tokens, Hq, D) and `lse` (tokens, Hq), base 2, of the tile's first
+        `num_queries` rows; zeros and EMPTY_LSE where a query saw no key."""
         for m in range(num_queries):
+            query = T.bind(self.row_query[m])
+            head = T.bind(self.row_head[m])
             if self.limits[m] > 0:
                 inverse = T.bind(T.float32(1) / self.row_sum[m])
                 for d in range(self.dims):
-                    output[first_query + m, head, d] = self.o_t[d, m] * inverse
-                lse[first_query + m, head] = self.row_max[m] + T.log2(self.row_sum[m])
+                    output[query, head, d] = self.o_t[d, m] * inverse
+                lse[query, head] = self.row_max[m] + T.log2(self.row_sum[m])
             else:
                 for d in range(self.dims):
-                    output[first_query + m, head, d] = T.float32(0)
-                lse[first_query + m, head] = T.float32(EMPTY_LSE)
+                    output[query, head, d] = T.float32(0)
+                lse[query, head] = T.float32(EMPTY_LSE)

@@ -11,6 +11,8 @@ Source: "Dynamic Sparse Attention on Mobile SoCs", scale buckets of the offline 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from tvm import tirx
 from tvm.script import tirx as T
@@ -18,79 +20,58 @@ from tvm.script import tirx as T
 from .constants import INT8_QMAX
 from .features import CpuFeatures
 from .int8_dot import Int8DotMethod, int8_dot_method
+from .pilot_rows import AbsoluteMaximum, PilotRow
 from .spec import AttentionSpec
-from .vector import Expr, const_f32, int32_dtype, max_lanes, splat
+from .vector import Expr, const_f32, int32_dtype, splat
 
 BUCKETS_PER_AXIS = 3
-"""{lambda * sigma, lambda, lambda / sigma}: below, at and above the calibrated scale."""
+"""The paper's: {lambda * sigma, lambda, lambda / sigma}."""
 
 
-def bucket_scales(center: float, sigma: float) -> tuple[float, float, float]:
-    """The three scales of one axis of the bucket grid, ascending, each rounded to float32."""
-    return (
-        float(np.float32(center * sigma)),
-        float(np.float32(center)),
-        float(np.float32(center / sigma)),
-    )
+def bucket_scales(
+    center: float, sigma: float, per_axis: int = BUCKETS_PER_AXIS
+) -> tuple[float, ...]:
+    """The scales of one axis of the bucket grid, ascending, each rounded to float32."""
+    middle = per_axis // 2
+    return tuple(float(np.float32(center * sigma**i)) for i in range(middle, -middle - 1, -1))
 
 
-def nearest_scale(absmax: Expr, small: Expr, middle: Expr, large: Expr) -> Expr:
-    """The scale nearest to absmax / 127; the smaller one of two equally near."""
-    measured = absmax / T.float32(INT8_QMAX)
-    to_small, to_middle = T.abs(measured - small), T.abs(measured - middle)
-    return T.Select(
-        T.min(to_small, to_middle) <= T.abs(measured - large),
-        T.Select(to_small <= to_middle, small, middle),
-        large,
-    )
+def nearest_bucket(absmax: Expr, scales: Sequence[Expr], quant_max: int = INT8_QMAX) -> Expr:
+    """The index, int32, of the scale nearest to absmax / quant_max; the smaller scale of two
+    equally near. `scales` ascend."""
+    measured = T.bind(absmax / T.float32(quant_max))
+    nearest, distance = T.int32(0), T.bind(T.abs(measured - scales[0]))
+    for index, scale in enumerate(scales[1:], start=1):
+        other = T.bind(T.abs(measured - scale))
+        nearest = T.bind(T.Select(other < distance, T.int32(index), nearest))
+        distance = T.bind(T.min(other, distance))
+    return nearest
 
 
-def quantize_lanes(x: Expr, scale: Expr, lanes: int) -> Expr:
-    """float32 lanes as int32 lanes in -127..127.
+def quantize_lanes(x: Expr, scale: Expr, lanes: int, quant_max: int = INT8_QMAX) -> Expr:
+    """float32 lanes as int32 lanes in -quant_max..quant_max.
 
     Clamped before rounding, which is the same for integer bounds and keeps infinities out of the
     conversion to integers.
     """
     clamped = T.max(
-        T.min(x / splat(scale, lanes), const_f32(INT8_QMAX, lanes)), const_f32(-INT8_QMAX, lanes)
+        T.min(x / splat(scale, lanes), const_f32(quant_max, lanes)), const_f32(-quant_max, lanes)
     )
     return T.Cast(int32_dtype(lanes), T.nearbyint(clamped))
-
-
-@T.meta_class
-class AbsoluteMaximum:
-    """The largest |x| of some rows: `clear`, `include` each row, then read `value`."""
-
-    def __init__(self, head_dim: int, lanes: int) -> None:
-        self.lanes = lanes
-        self.vectors = head_dim // lanes
-        self.lane_maxima = T.alloc_buffer((lanes,), "float32")
-
-    @T.inline
-    def clear(self) -> None:
-        self.lane_maxima[T.ramp(0, 1, self.lanes)] = const_f32(0.0, self.lanes)
-
-    @T.inline
-    def include(self, rows: T.Buffer, row: Expr) -> None:
-        """`rows` (any, head_dim) float32."""
-        for j in T.unroll(self.vectors):
-            self.lane_maxima[T.ramp(0, 1, self.lanes)] = T.max(
-                self.lane_maxima[T.ramp(0, 1, self.lanes)],
-                T.abs(rows[row, T.ramp(j * self.lanes, 1, self.lanes)]),
-            )
-
-    def value(self) -> Expr:
-        return max_lanes(self.lane_maxima[T.ramp(0, 1, self.lanes)], self.lanes)
 
 
 @T.meta_class
 class KeyPacker:
     """Quantizes keys into the layout of a dot method, block by block."""
 
-    def __init__(self, head_dim: int, dot: Int8DotMethod, lanes: int) -> None:
+    def __init__(
+        self, head_dim: int, dot: Int8DotMethod, view: PilotRow, quant_max: int = INT8_QMAX
+    ) -> None:
         self.dot = dot
-        self.lanes = lanes
-        self.vectors = head_dim // lanes
+        self.view = view
+        self.quant_max = quant_max
+        self.lanes = view.lanes
+        self.vectors = view.vectors
         self.steps = head_dim // dot.group
         self.key = T.alloc_buffer((head_dim,), dot.key_dtype)
 
@@ -103,24 +84,23 @@ class KeyPacker:
         num_keys: Expr,
         block: Expr,
         scale: Expr,
+        means: T.Buffer,
+        mean: Expr,
         packed: T.Buffer,
         packed_block: Expr,
     ) -> None:
         """`packed[packed_block]` = the keys `block * lanes` and on: key i is row
         `row_table[i] + row_offset` of `rows` (any, head_dim) float32, those from `num_keys` on are
-        zeros."""
+        zeros; `means` and `mean` as of `PilotRow.load`."""
         for i in range(self.dot.lanes):
             key = T.bind(block * self.dot.lanes + i)
             if key < num_keys:
                 row = T.bind(T.Cast("int64", row_table[key] + row_offset))
-                for j in T.unroll(self.vectors):
-                    self.key[T.ramp(j * self.lanes, 1, self.lanes)] = T.Cast(
-                        f"{self.dot.key_dtype}x{self.lanes}",
-                        quantize_lanes(
-                            rows[row, T.ramp(j * self.lanes, 1, self.lanes)], scale, self.lanes
-                        )
-                        + splat(T.int32(self.dot.key_offset), self.lanes),
-                    )
+                if self.view.changed:
+                    self.view.load(rows, row, means, mean)
+                    self.quantize(self.view.row, 0, scale)
+                else:
+                    self.quantize(rows, row, scale)
             else:
                 for j in T.unroll(self.vectors):
                     self.key[T.ramp(j * self.lanes, 1, self.lanes)] = splat(
@@ -131,6 +111,21 @@ class KeyPacker:
                     packed[packed_block, step, i * self.dot.group + e] = self.key[
                         step * self.dot.group + e
                     ]
+
+    @T.inline
+    def quantize(self, rows: T.Buffer, row: Expr, scale: Expr) -> None:
+        """`key` = `rows[row]`, quantized."""
+        for j in T.unroll(self.vectors):
+            self.key[T.ramp(j * self.lanes, 1, self.lanes)] = T.Cast(
+                f"{self.dot.key_dtype}x{self.lanes}",
+                quantize_lanes(
+                    rows[row, T.ramp(j * self.lanes, 1, self.lanes)],
+                    scale,
+                    self.lanes,
+                    self.quant_max,
+                )
+                + splat(T.int32(self.dot.key_offset), self.lanes),
+            )
 
 
 def quantize_keys(spec: AttentionSpec, features: CpuFeatures) -> tirx.PrimFunc:
@@ -162,15 +157,16 @@ def quantize_keys(spec: AttentionSpec, features: CpuFeatures) -> tirx.PrimFunc:
             var_packed, (num_blocks, dim // dot.group, dot.lanes * dot.group), dot.key_dtype
         )
         chosen = T.match_buffer(var_chosen, (1,), "float32")
-        largest = AbsoluteMaximum(dim, lanes)
-        packer = KeyPacker(dim, dot, lanes)
+        view = PilotRow(dim, lanes, centered=False, rotated=False)
+        largest = AbsoluteMaximum(view)
+        packer = KeyPacker(dim, dot, view)
         largest.clear()
         for key in range(num_keys):
-            largest.include(rows, T.Cast("int64", row_table[key] + row_offset))
-        chosen[0] = nearest_scale(largest.value(), scales[0], scales[1], scales[2])
+            largest.include(rows, T.Cast("int64", row_table[key] + row_offset), rows, 0)
+        chosen[0] = scales[nearest_bucket(largest.value(), [scales[0], scales[1], scales[2]])]
         for block in range(num_blocks):
             packer.pack_block(
-                rows, row_table, row_offset, num_keys, block, chosen[0], packed, block
+                rows, row_table, row_offset, num_keys, block, chosen[0], rows, 0, packed, block
             )
 
     return shadowattn_quantize_keys

@@ -1,126 +1,35 @@
 """shadowAttn in the paged-prefill slot: pilot, select and attend, composed per head and query tile.
 
-Per sequence of the batch: quantize the past keys once (`key_shadow`); then, one task per query tile
-and head: quantize the queries, score them against the shadow, select the k best keys per query and
-attend to those exactly. A head that keeps its whole past runs dense, and so does everything under a
-causal mask, which the runtime never asks for here.
+Per sequence of the batch: quantize the past keys once (`key_shadow`); then quantize the queries,
+score them against the shadow, select the k best keys and attend to those exactly, in one task per
+query tile and head (`query_task`) or, where several rows share a list, per list (`pooled_task`). A
+head that keeps its whole past runs dense, and so does everything under a causal mask, which the
+runtime never asks for here.
 
 Source: "Dynamic Sparse Attention on Mobile SoCs"; one thread does all stages of its task, in order.
 """
 
 from __future__ import annotations
 
-from math import lcm
-
 from tvm import tirx
 from tvm.script import tirx as T
 
 from .attention_tiles import attention_tile
+from .chunk_queries import ChunkQueries
 from .features import CpuFeatures
-from .int8_dot import int8_dot_method
 from .key_shadow import KeyShadow
-from .page_table import KV_PLANES, page_rows, sequence_keys, value_row_offset
+from .page_table import KV_PLANES, page_rows, sequence_keys
 from .paged_prefill_tile import PagedPrefillTile
-from .pilot import PilotQueries
 from .plan_table import PlanTable
-from .quantize import AbsoluteMaximum, nearest_scale
-from .sparse_tile import SparseTile
+from .pooled_task import PooledTask
+from .query_task import QueryTask
 from .spec import ShadowSpec
-from .top_k import MASKED_SCORE, RowSelector, index_slack, row_multiple
 from .vector import Expr
 
 
 def layer_id(sm_scale: Expr) -> Expr:
     """The layer in the runtime's `sm_scale` argument, which carries layer_id + sm_scale."""
     return T.Cast("int32", T.floor(sm_scale))
-
-
-@T.meta_class
-class ShadowTask:
-    """One query tile of one sparse head. Made inside the task."""
-
-    def __init__(
-        self, spec: ShadowSpec, features: CpuFeatures, keys: KeyShadow, keep: Expr
-    ) -> None:
-        geometry = spec.attention
-        dot = int8_dot_method(features)
-        self.spec = geometry
-        self.keys = keys
-        self.keep = keep
-        self.lanes = features.lanes
-        self.register_queries = dot.register_queries
-        row_keys = lcm(dot.register_keys, row_multiple(features))
-        self.padded_keys = T.bind(T.ceildiv(keys.num_keys, row_keys) * row_keys)
-        self.max_queries = attention_tile(features).queries
-        self.pilot = PilotQueries(geometry.head_dim, dot, features.lanes)
-        self.selector = RowSelector(features)
-        self.scores = T.alloc_buffer((dot.register_queries, self.padded_keys), "int32")
-        self.tile = SparseTile(geometry, features, self.max_queries, keep + index_slack(features))
-
-    @T.inline
-    def run(
-        self,
-        q_rows: T.Buffer,
-        cache_rows: T.Buffer,
-        q_scale: Expr,
-        head: Expr,
-        first_query: Expr,
-        num_queries: Expr,
-        output: T.Buffer,
-        lse: T.Buffer,
-    ) -> None:
-        """Queries `first_query : first_query + num_queries` of `head`; q_rows (tokens * Hq, D)."""
-        kv_head = T.bind(head // self.spec.group_size)
-        self.selector.start()
-        for group in range(T.ceildiv(num_queries, self.register_queries)):
-            first = T.bind(group * self.register_queries)
-            self.score(q_rows, q_scale, head, kv_head, first_query + first, num_queries - first)
-            for i in range(T.min(self.register_queries, num_queries - first)):
-                self.selector.select(
-                    self.scores,
-                    i,
-                    self.padded_keys // self.lanes,
-                    self.keys.num_keys,
-                    self.keep,
-                    self.tile.indices,
-                    first + i,
-                    self.tile.counts,
-                )
-        for i in range(num_queries):
-            self.tile.load(q_rows, (first_query + i) * self.spec.num_q_heads + head, i)
-        self.tile.attend(
-            cache_rows,
-            cache_rows,
-            self.keys.row_table,
-            kv_head * self.spec.page_size,
-            kv_head * self.spec.page_size + value_row_offset(self.spec),
-            num_queries,
-            self.keys.num_keys,
-        )
-        for i in range(num_queries):
-            self.tile.store(output, lse, first_query + i, head, i)
-
-    @T.inline
-    def score(
-        self,
-        q_rows: T.Buffer,
-        q_scale: Expr,
-        head: Expr,
-        kv_head: Expr,
-        first_query: Expr,
-        num_queries: Expr,
-    ) -> None:
-        """`scores` of the `register_queries` queries from `first_query` on, of which there are
-        `num_queries` (the last one is repeated), the keys' padding masked."""
-        for i in range(self.register_queries):
-            query = T.bind(first_query + T.min(i, num_queries - 1))
-            self.pilot.quantize(q_rows, query * self.spec.num_q_heads + head, q_scale, i)
-        self.pilot.score(
-            self.keys.packed, kv_head * self.keys.num_blocks, self.keys.num_tiles, self.scores, 0
-        )
-        for i in range(self.register_queries):
-            for pad in range(self.padded_keys - self.keys.num_keys):
-                self.scores[i, self.keys.num_keys + pad] = T.int32(MASKED_SCORE)
 
 
 def shadow_paged_prefill(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFunc:
@@ -134,8 +43,9 @@ def shadow_paged_prefill(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFu
     `causal`: 0 = every query sees all keys (what the runtime asks for), otherwise query i of n sees
     keys up to number i + keys - n, and all heads run dense.
     Computation, per sequence with n past keys, layer and head, with k = keep_count(n, ...):
-    `S = Q8.K8^T` (int32, scales of the nearest buckets); T = the k largest per row, ties to the
-    lower index; over T, exactly, `output = softmax(q.k * spec.sm_scale).v` and
+    `S = Q8.K8^T` (int32, scales of the nearest buckets), to INT8 if the plan says so; T = the k
+    largest per row, or of the votes of the rows that share a list (`pooling`), ties to the lower
+    index; over T, exactly, `output = softmax(q.k * spec.sm_scale).v` and
     `lse = log2(sum(exp(q.k * sm_scale)))`; zeros and EMPTY_LSE where T is empty. Rows outside
     `q_indptr` are left alone.
     Ignored: rotary_mode, rope_scale, rope_theta and the rope positions, because q and k arrive
@@ -149,22 +59,9 @@ def shadow_paged_prefill(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFu
     hq, hkv = geometry.num_q_heads, geometry.num_kv_heads
     dims, slots = geometry.head_dim, geometry.page_size
 
-    @T.inline
-    def measure_queries(
-        q_rows: T.Buffer, first_query: Expr, num_queries: Expr, plan: PlanTable, scales: T.Buffer
-    ) -> None:
-        """`scales[h]` = the bucket scale of query head h over the chunk."""
-        for head in T.parallel(hq):
-            largest = AbsoluteMaximum(dims, features.lanes)
-            largest.clear()
-            for i in range(num_queries):
-                largest.include(q_rows, (first_query + i) * hq + head)
-            scales[head] = nearest_scale(
-                largest.value(),
-                plan.q_scales[head, 0],
-                plan.q_scales[head, 1],
-                plan.q_scales[head, 2],
-            )
+    pilot = spec.pilot
+    unit_heads = geometry.group_size if pilot.share_group else 1
+    num_units = hq // unit_heads
 
     @T.prim_func(s_tir=True)
     def shadowattn_paged_prefill(
@@ -207,7 +104,7 @@ def shadow_paged_prefill(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFu
         assert layer_id(sm_scale) < spec.num_layers, "the plan has no such layer"
 
         plan = PlanTable(spec)
-        q_scales = T.alloc_buffer((hq,), "float32")
+        queries = ChunkQueries(spec, features)
         plan.load(layer_id(sm_scale))
         for b in range(batch):
             seq_queries = T.bind(q_indptr[b + 1] - q_indptr[b])
@@ -221,30 +118,33 @@ def shadow_paged_prefill(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFu
             for head in range(hq):
                 if T.And(causal == 0, plan.keep_count(head, seq_keys) < seq_keys):
                     sparse_heads[0] = sparse_heads[0] + T.int32(seq_queries > 0)
-            keys = KeyShadow(geometry, features, T.if_then_else(sparse_heads[0] > 0, seq_keys, 0))
+            keys = KeyShadow(spec, features, T.if_then_else(sparse_heads[0] > 0, seq_keys, 0))
             if sparse_heads[0] > 0:
                 keys.list_rows(page_values, page_indptr[b])
                 keys.build(cache_rows, plan)
-                measure_queries(q_rows, q_indptr[b], seq_queries, plan, q_scales)
-            # 2. Heads change fastest, so that a thread's range of tasks holds a mix of dense and
-            #    sparse ones, and neighbours share their KV head's shadow
+                queries.measure(q_rows, q_indptr[b], seq_queries, plan)
+            # 2. Dense heads, and heads with a list for each query. Heads change fastest, so that a
+            #    thread's range of tasks holds a mix of both, and neighbours share a KV head
             for task in T.parallel(num_tiles * hq):
                 head = T.bind(task % hq)
                 first = T.bind(task // hq * sizes.queries)
                 tile_queries = T.bind(T.min(sizes.queries, seq_queries - first))
                 keep = T.bind(plan.keep_count(head, seq_keys))
                 if T.And(causal == 0, keep < seq_keys):
-                    sparse = ShadowTask(spec, features, keys, keep)
-                    sparse.run(
-                        q_rows,
-                        cache_rows,
-                        q_scales[head],
-                        head,
-                        q_indptr[b] + first,
-                        tile_queries,
-                        output,
-                        lse,
-                    )
+                    if not pilot.pooled:
+                        sparse = QueryTask(spec, features, keys, plan, keep)
+                        sparse.select(
+                            q_rows, queries.buckets, head, q_indptr[b] + first, tile_queries
+                        )
+                        sparse.attend(
+                            q_rows,
+                            cache_rows,
+                            head,
+                            q_indptr[b] + first,
+                            tile_queries,
+                            output,
+                            lse,
+                        )
                 else:
                     dense = PagedPrefillTile(geometry, sizes)
                     dense.run(
@@ -262,5 +162,33 @@ def shadow_paged_prefill(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFu
                         output,
                         lse,
                     )
+            # 3. Shared lists, one task each
+            if pilot.pooled:
+                num_lists = T.bind(T.ceildiv(seq_queries, pilot.query_block) * num_units)
+                for task in T.parallel(num_lists):
+                    head = T.bind(task % num_units * unit_heads)
+                    first = T.bind(task // num_units * pilot.query_block)
+                    block_queries = T.bind(T.min(pilot.query_block, seq_queries - first))
+                    keep = T.bind(plan.keep_count(head, seq_keys))
+                    if T.And(causal == 0, keep < seq_keys):
+                        pooled = PooledTask(spec, features, keys, plan, keep)
+                        pooled.select(
+                            q_rows,
+                            queries.buckets,
+                            head,
+                            unit_heads,
+                            q_indptr[b] + first,
+                            block_queries,
+                        )
+                        pooled.attend(
+                            q,
+                            cache_rows,
+                            head,
+                            unit_heads,
+                            q_indptr[b] + first,
+                            block_queries,
+                            output,
+                            lse,
+                        )
 
     return shadowattn_paged_prefill

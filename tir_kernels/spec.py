@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from .constants import PAGE_SIZE_TOKENS, QUANT_GROUP, QUERY_BLOCKS, RATIO_ONE
+from .constants import MAX_SHARING_ROWS, PAGE_SIZE_TOKENS, QUANT_GROUP, QUERY_BLOCKS, RATIO_ONE
 
 
 class SpecError(ValueError):
@@ -168,6 +168,13 @@ class ShadowSpec:
             )
             for head, p in enumerate(heads):
                 self._check_head(f"layer {layer} head {head}", heads, head, p)
+        shared = self.pilot.query_block * (
+            self.attention.group_size if self.pilot.share_group else 1
+        )
+        _require(
+            shared <= MAX_SHARING_ROWS,
+            f"expected at most {MAX_SHARING_ROWS} rows to share a list, got {shared}",
+        )
         if self.key_means is not None:
             shape = [[len(means) for means in layer] for layer in self.key_means]
             expected = [[self.attention.head_dim] * self.attention.num_kv_heads] * self.num_layers

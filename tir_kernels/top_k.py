@@ -14,12 +14,10 @@ from collections.abc import Callable
 from tvm import tirx
 from tvm.script import tirx as T
 
+from .constants import MASKED_SCORE
 from .features import CpuFeatures
 from .left_pack import left_pack
 from .vector import Expr, int32_dtype, splat, sum_lanes_i32
-
-MASKED_SCORE = -(2**31)
-"""What a masked position holds; no pilot score comes near it (|score| <= 127 * 127 * head_dim)."""
 
 _MAX_SCORE = 2**31 - 1
 

@@ -94,3 +94,10 @@ def sum_lanes_i32(x: Expr, lanes: int) -> Expr:
     if lanes == 1:
         return x
     return T.call_llvm_pure_intrin("int32", f"llvm.vector.reduce.add.v{lanes}i32", x)
+
+
+def max_lanes_i32(x: Expr, lanes: int) -> Expr:
+    """Largest lane of an int32 vector."""
+    if lanes == 1:
+        return x
+    return T.call_llvm_pure_intrin("int32", f"llvm.vector.reduce.smax.v{lanes}i32", x)

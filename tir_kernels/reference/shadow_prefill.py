@@ -5,28 +5,90 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ..pooling import pooling_step
+from ..quantize import bucket_scales
+from ..requantize import requantizer
 from ..spec import ShadowSpec, keep_count
 from .attention import paged_prefill, sequence_pages
-from .pilot import choose_scale, pilot_scores, quantize
+from .pilot import choose_bucket, hadamard, pilot_scores, quantize
+from .pooling import importance
+from .requantize import requantize
 from .sparse_attention import sparse_attention
 from .top_k import top_k
 
 Floats = npt.NDArray[np.floating]
 Float32s = npt.NDArray[np.float32]
+Int32s = npt.NDArray[np.int32]
 Ints = npt.NDArray[np.integer]
 Doubles = npt.NDArray[np.float64]
 
 
 def select(
+    spec: ShadowSpec, layer: int, q: Float32s, k: Float32s
+) -> list[list[npt.NDArray[np.int32]]]:
+    """The ascending lists of all queries `q` (m, Hq, D) over keys `k` (n, Hkv, D), by head, then
+    query; rows that share a list each have it."""
+    heads = range(spec.attention.num_q_heads)
+    scored = [_scores(spec, layer, head, q, k) for head in heads]
+    if not spec.pilot.pooled:
+        everything = np.ones(len(k), dtype=np.bool_)
+        return [
+            [top_k(row, everything, _keep(spec, layer, head, k)) for row in scored[head][0]]
+            for head in heads
+        ]
+    unit = spec.attention.group_size if spec.pilot.share_group else 1
+    return [_pooled_lists(spec, layer, scored, head // unit * unit, unit, k) for head in heads]
+
+
+def _keep(spec: ShadowSpec, layer: int, head: int, k: Float32s) -> int:
+    return keep_count(len(k), spec.heads[layer][head].keep_ratio_q16, spec.k_min)
+
+
+def _scores(
     spec: ShadowSpec, layer: int, head: int, q: Float32s, k: Float32s
+) -> tuple[Int32s, int]:
+    """(m, n) scores of one head, and the step that pooling takes (0 without requantization)."""
+    plan, pilot, geometry = spec.heads[layer][head], spec.pilot, spec.attention
+    kv_head = head // geometry.group_size
+    queries, keys = q[:, head], k[:, kv_head]
+    if spec.key_means is not None:
+        keys = keys - np.array(spec.key_means[layer][kv_head], np.float32)
+    if pilot.hadamard_rotation:
+        queries, keys = hadamard(queries), hadamard(keys)
+    grid = (spec.bucket_sigma, spec.buckets_per_axis)
+    q_bucket = choose_bucket(queries, plan.q_scale, *grid, pilot.quant_max)
+    k_bucket = choose_bucket(keys, plan.k_scale, *grid, pilot.quant_max)
+    q_scale = bucket_scales(plan.q_scale, *grid)[q_bucket]
+    k_scale = bucket_scales(plan.k_scale, *grid)[k_bucket]
+    q8 = quantize(queries, np.float32(q_scale), pilot.quant_max)
+    k8 = quantize(keys, np.float32(k_scale), pilot.quant_max)
+    scores = pilot_scores(q8, k8)
+    if plan.requant is None:
+        return scores, 0
+    factor = plan.requant[q_bucket][k_bucket]
+    scores = requantize(scores, requantizer(factor, geometry.head_dim, pilot.quant_max))
+    return scores, pooling_step(geometry.sm_scale, q_scale, k_scale, factor)
+
+
+def _pooled_lists(
+    spec: ShadowSpec,
+    layer: int,
+    scored: list[tuple[Int32s, int]],
+    first_head: int,
+    num_heads: int,
+    k: Float32s,
 ) -> list[npt.NDArray[np.int32]]:
-    """The lists of a head's queries `q` (m, D) over its keys `k` (n, D)."""
-    plan = spec.heads[layer][head]
-    keep = keep_count(len(k), plan.keep_ratio_q16, spec.k_min)
-    q8 = quantize(q, choose_scale(q, plan.q_scale, spec.bucket_sigma))
-    k8 = quantize(k, choose_scale(k, plan.k_scale, spec.bucket_sigma))
+    """The list of each query, pooled over its block and `num_heads` heads."""
     everything = np.ones(len(k), dtype=np.bool_)
-    return [top_k(row, everything, keep) for row in pilot_scores(q8, k8)]
+    keep = _keep(spec, layer, first_head, k)
+    lists: list[npt.NDArray[np.int32]] = []
+    members = scored[first_head : first_head + num_heads]
+    num_queries, block = len(members[0][0]), spec.pilot.query_block
+    for first in range(0, num_queries, block):
+        rows = slice(first, min(first + block, num_queries))
+        votes = importance([scores[rows] for scores, _ in members], [step for _, step in members])
+        lists += [top_k(votes, everything, keep)] * (rows.stop - rows.start)
+    return lists
 
 
 def shadow_paged_prefill(
@@ -52,10 +114,17 @@ def shadow_paged_prefill(
         rows = slice(q_indptr[b], q_indptr[b + 1])
         page_ids = page_values[page_indptr[b] : page_indptr[b + 1]]
         k, v = sequence_pages(geometry, pages, page_ids, int(last_page_len[b]))
+        if rows.start == rows.stop:
+            continue
+        lists = select(spec, layer, q[rows], k) if len(k) else _no_lists(spec, q[rows])
         for head in range(geometry.num_q_heads):
             keys, values = (x[:, head // geometry.group_size] for x in (k, v))
-            lists = select(spec, layer, head, q[rows, head], keys)
             output[rows, head], lse[rows, head] = sparse_attention(
-                q[rows, head], keys, values, lists, geometry.sm_scale
+                q[rows, head], keys, values, lists[head], geometry.sm_scale
             )
     return output, lse
+
+
+def _no_lists(spec: ShadowSpec, q: Float32s) -> list[list[npt.NDArray[np.int32]]]:
+    """Without keys every list is empty."""
+    return [[np.empty(0, np.int32)] * len(q)] * spec.attention.num_q_heads

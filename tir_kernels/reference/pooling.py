@@ -1,0 +1,50 @@
+"""NumPy twin of pooling: the same integers, bit for bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ..pooling import (
+    FRACTION_BITS,
+    FRACTIONS,
+    MAX_OCTAVES,
+    ROW_BITS,
+    STEP_BITS,
+    TABLE_ENTRIES,
+    WEIGHT_BITS,
+)
+
+Int32s = npt.NDArray[np.int32]
+
+
+def exp_table(step: int) -> Int32s:
+    """(256,) int32: 2^14 * 2^(-distance * step / 2^16), by distance from the row's maximum."""
+    octaves = np.arange(TABLE_ENTRIES, dtype=np.int64) * step
+    fraction = (octaves >> (STEP_BITS - FRACTION_BITS)) & ((1 << FRACTION_BITS) - 1)
+    shift = np.minimum(octaves >> STEP_BITS, MAX_OCTAVES)
+    return np.asarray(np.array(FRACTIONS)[fraction] >> shift, np.int32)
+
+
+def row_probabilities(scores: Int32s, step: int) -> Int32s:
+    """(m, n) INT8 scores -> (m, n) int32, each row about 2^19 in sum; n > 0."""
+    weights = exp_table(step)[scores.max(axis=1, keepdims=True) - scores].astype(np.int64)
+    probabilities = np.empty(scores.shape, np.int32)
+    for row, weight in enumerate(weights):
+        total = int(weight.sum())
+        bits = total.bit_length()
+        inverse = (1 << (WEIGHT_BITS + 1 + bits)) // total
+        shift = bits + WEIGHT_BITS + 1 - ROW_BITS
+        probabilities[row] = (weight * inverse + (1 << (shift - 1))) >> shift
+    return probabilities
+
+
+def importance(scores: list[Int32s], steps: list[int]) -> Int32s:
+    """(n,) int32: the probabilities of every row of every head, added up.
+
+    `scores` holds one (m, n) array of INT8 scores a head, `steps` each head's step.
+    """
+    votes = np.zeros(scores[0].shape[1], np.int32)
+    for head_scores, step in zip(scores, steps, strict=True):
+        votes += row_probabilities(head_scores, step).sum(axis=0, dtype=np.int32)
+    return votes
