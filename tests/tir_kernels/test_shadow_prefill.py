@@ -20,7 +20,7 @@ from tir_kernels.features import cpu_features
 from tir_kernels.reference import attention as dense_twin
 from tir_kernels.reference import shadow_prefill as twin
 from tir_kernels.shadow_prefill import shadow_paged_prefill
-from tir_kernels.spec import AttentionSpec, HeadParameters, ShadowSpec, keep_count
+from tir_kernels.spec import AttentionSpec, HeadParameters, PilotSpec, ShadowSpec, keep_count
 
 from .dense_harness import (
     SMOLLM2,
@@ -40,6 +40,15 @@ NUM_LAYERS = 3
 SPARSE_LAYER, MIXED_LAYER, DENSE_LAYER = range(NUM_LAYERS)
 MIXED_RATIOS = [0, RATIO_ONE // 8, RATIO_ONE // 2, RATIO_ONE - 1, RATIO_ONE]
 
+PLAIN = PilotSpec()
+
+SHARING = {
+    "group": PilotSpec(requantize=True, share_group=True),
+    "block-8": PilotSpec(requantize=True, query_block=8),
+    "group-block-32": PilotSpec(requantize=True, share_group=True, query_block=32),
+    "group-block-128": PilotSpec(requantize=True, share_group=True, query_block=128),
+}
+
 LENGTHS = [
     ([1], [1]),
     ([7], [16]),
@@ -51,9 +60,11 @@ LENGTHS = [
 """Queries and keys per sequence: around a page and a tile, without a past, without queries."""
 
 
-def shadow_spec(geometry: AttentionSpec) -> ShadowSpec:
+def shadow_spec(geometry: AttentionSpec, pilot: PilotSpec = PLAIN) -> ShadowSpec:
     """A sparse layer, a layer of mixed ratios and a dense one; scales near what random data has,
-    so that all three buckets occur."""
+    so that all three buckets occur. Heads that share lists have one ratio."""
+    requant = ((1e-3,) * 3,) * 3 if pilot.requantize else None
+    unit = geometry.group_size if pilot.share_group else 1
     rng = np.random.default_rng(geometry.head_dim)
     ratios = {
         SPARSE_LAYER: [RATIO_ONE // 5],
@@ -68,12 +79,13 @@ def shadow_spec(geometry: AttentionSpec) -> ShadowSpec:
                 HeadParameters(
                     q_scale=float(rng.uniform(0.01, 0.06)),
                     k_scale=float(k_scales[head // geometry.group_size]),
-                    keep_ratio_q16=ratios[layer][head % len(ratios[layer])],
+                    keep_ratio_q16=ratios[layer][head // unit % len(ratios[layer])],
+                    requant=requant,
                 )
                 for head in range(geometry.num_q_heads)
             )
         )
-    return ShadowSpec(geometry, tuple(layers), bucket_sigma=0.5, k_min=K_MIN)
+    return ShadowSpec(geometry, tuple(layers), bucket_sigma=0.5, k_min=K_MIN, pilot=pilot)
 
 
 def run(
@@ -155,6 +167,20 @@ def test_every_vector_unit(variant: str, host_target: tvm.target.Target) -> None
     spec = shadow_spec(SMOLLM2)
     for q_lengths, kv_lengths in LENGTHS:
         check(spec, host_target, MIXED_LAYER, q_lengths, kv_lengths, variant=variant)
+
+
+@pytest.mark.parametrize("sharing", SHARING)
+def test_shared_lists(sharing: str, host_target: tvm.target.Target) -> None:
+    spec = shadow_spec(SMOLLM2, SHARING[sharing])
+    for q_lengths, kv_lengths in LENGTHS:
+        for layer in (SPARSE_LAYER, MIXED_LAYER):
+            check(spec, host_target, layer, q_lengths, kv_lengths)
+
+
+@pytest.mark.parametrize("variant", VARIANTS[1:])
+def test_shared_lists_on_every_vector_unit(variant: str, host_target: tvm.target.Target) -> None:
+    spec = shadow_spec(SMOLLM2, SHARING["group-block-32"])
+    check(spec, host_target, MIXED_LAYER, [97, 5], [403, 31], variant=variant)
 
 
 @settings(deadline=None, max_examples=40)
