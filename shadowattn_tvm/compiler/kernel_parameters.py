@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tir_kernels.constants import RATIO_ONE
+from tir_kernels.pooling import MAX_POOLED_KEYS
 from tir_kernels.rotary import Llama3Scaling
 from tir_kernels.spec import AttentionSpec, HeadParameters, PilotSpec, ShadowSpec
 
@@ -35,7 +36,10 @@ def rope_scaling(architecture: LlamaConfig) -> Llama3Scaling | None:
 
 
 def shadow_spec(plan: Plan, architecture: LlamaConfig) -> ShadowSpec:
-    """The kernels' parameters of a plan. Raises `PlanError` if it is for another geometry."""
+    """The kernels' parameters of a plan.
+
+    Raises `PlanError` if it is for another geometry or can't serve the architecture's context.
+    """
     attention = attention_spec(architecture)
     expected = (
         architecture.num_hidden_layers,
@@ -49,6 +53,12 @@ def shadow_spec(plan: Plan, architecture: LlamaConfig) -> ShadowSpec:
         raise PlanError(
             f"the plan is for another model: expected (layers, query heads, KV heads, head dim) "
             f"{expected}, got {got}; make one with `shadowattn calibrate`"
+        )
+    if plan.sharing.pooled and architecture.context_window_size > MAX_POOLED_KEYS:
+        raise PlanError(
+            f"the plan shares lists, which works in contexts of up to {MAX_POOLED_KEYS} tokens, got "
+            f"{architecture.context_window_size}; compile with --overrides "
+            f"context_window_size={MAX_POOLED_KEYS}"
         )
     return ShadowSpec(
         attention=attention,

@@ -1,0 +1,68 @@
+"""What a plan means to the kernels: every field arrives."""
+
+from __future__ import annotations
+
+import pytest
+
+from shadowattn_tvm.compiler.kernel_parameters import shadow_spec
+from shadowattn_tvm.errors import PlanError
+from shadowattn_tvm.plan import Pilot, Plan, Sharing
+from shadowattn_tvm.weights import ModelDirectory
+from tir_kernels.constants import RATIO_ONE
+from tir_kernels.pooling import MAX_POOLED_KEYS
+from tir_kernels.spec import PilotSpec
+
+
+def with_everything(plan: Plan) -> Plan:
+    """`plan` with every optional field in use."""
+    requant = ((0.001, 0.002, 0.003), (0.004, 0.005, 0.006), (0.007, 0.008, 0.009))
+    means = tuple(
+        tuple(kv_head + d / 64 for d in range(plan.model.head_dim))
+        for kv_head in range(plan.model.num_kv_heads)
+    )
+    layers = tuple(
+        layer.model_copy(
+            update={
+                "key_means": means,
+                "heads": tuple(h.model_copy(update={"requant": requant}) for h in layer.heads),
+            }
+        )
+        for layer in plan.layers
+    )
+    changed = plan.model_copy(
+        update={
+            "pilot": Pilot(bits=4, center_keys=True, hadamard_rotation=True, score_bits=8),
+            "sharing": Sharing(gqa_group=True, query_block=16),
+            "layers": layers,
+        }
+    )
+    return Plan.model_validate_json(changed.model_dump_json())
+
+
+def test_a_plain_plan(tiny_plan: Plan, tiny_directory: ModelDirectory) -> None:
+    spec = shadow_spec(tiny_plan, tiny_directory.architecture)
+    assert spec.pilot == PilotSpec()
+    assert spec.key_means is None
+    assert spec.heads[0][0].keep_ratio_q16 == RATIO_ONE  # a dense layer, whatever its ratios
+    assert spec.heads[1][0].keep_ratio_q16 == RATIO_ONE // 4
+    assert spec.heads[1][0].requant is None
+
+
+def test_every_field_arrives(tiny_plan: Plan, tiny_directory: ModelDirectory) -> None:
+    plan = with_everything(tiny_plan)
+    spec = shadow_spec(plan, tiny_directory.architecture)
+    assert spec.pilot == PilotSpec(
+        bits=4, hadamard_rotation=True, requantize=True, share_group=True, query_block=16
+    )
+    assert spec.key_means == tuple(layer.key_means for layer in plan.layers)
+    assert spec.heads[1][2].requant == plan.layers[1].heads[2].requant
+    assert (spec.bucket_sigma, spec.buckets_per_axis) == (0.5, 3)
+
+
+def test_pooling_bounds_the_context(tiny_plan: Plan, tiny_directory: ModelDirectory) -> None:
+    architecture = tiny_directory.architecture.model_copy(
+        update={"context_window_size": MAX_POOLED_KEYS + 1}
+    )
+    shadow_spec(tiny_plan, architecture)
+    with pytest.raises(PlanError, match=f"contexts of up to {MAX_POOLED_KEYS}"):
+        shadow_spec(with_everything(tiny_plan), architecture)
