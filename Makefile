@@ -9,11 +9,26 @@ PLAN ?= $(MODEL)-r20
 # Greedy: a model this small loses the thread when its tokens are drawn at random.
 CHAT_FLAGS ?= --temperature 0
 export PROMPT
+SHELL = bash
 
 SHADOWATTN = $(VENV)/bin/shadowattn
 READY = $(VENV)/.ready
 
-.PHONY: venv chat test lint
+# Public texts, taken out of Debian packages without installing them: package, file, name here.
+TEXTS ?= texts
+CALIBRATION_TEXTS = \
+  debian-policy:usr/share/doc/debian-policy/policy.txt.gz:debian-policy.txt \
+  debian-faq:usr/share/doc/debian/FAQ/debian-faq.en.txt.gz:debian-faq.txt \
+  git-doc:usr/share/doc/git-doc/user-manual.txt:git-user-manual.txt \
+  fortunes:usr/share/games/fortunes/songs-poems:songs-and-poems.txt \
+  fortunes:usr/share/games/fortunes/science:science.txt
+HELD_OUT_TEXTS = \
+  jargon-text:usr/share/doc/jargon-text/jargon.txt.gz:jargon.txt \
+  debian-reference-en:usr/share/debian-reference/debian-reference.en.txt.gz:debian-reference.txt \
+  developers-reference:usr/share/developers-reference/developers-reference.txt.gz:developers-reference.txt \
+  debian-policy:usr/share/doc/debian-policy/fhs/fhs-3.0.txt.gz:filesystem-hierarchy.txt
+
+.PHONY: venv chat test lint texts
 
 venv: $(READY)
 
@@ -38,3 +53,16 @@ lint: $(READY)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+# $(TEXTS)/calibration and $(TEXTS)/held-out; needs apt and nothing else, not even root.
+texts: $(TEXTS)/.ready
+
+$(TEXTS)/.ready:
+	set -e; work="$$(mktemp -d)"; trap 'rm -rf "$$work"' EXIT; mkdir -p $(TEXTS)/calibration $(TEXTS)/held-out; \
+	for entry in $(CALIBRATION_TEXTS:%=calibration:%) $(HELD_OUT_TEXTS:%=held-out:%); do \
+	  IFS=: read -r folder package file name <<< "$$entry"; \
+	  test -d "$$work/$$package" || \
+	    (cd "$$work" && apt-get download -qq "$$package" && dpkg-deb -x "$$package"_*.deb "$$package"); \
+	  gzip -dcf "$$work/$$package/$$file" > "$(TEXTS)/$$folder/$$name"; \
+	done
+	touch $@
