@@ -1,7 +1,8 @@
 """The shape of a model: MLC-LLM's `LlamaConfig`, strictly validated.
 
 Field names and defaults are MLC's (mlc_llm/model/llama/llama_model.py), so that what we write into
-`model_config` of an `mlc-chat-config.json` is what MLC reads, and the other way round. What the
+`model_config` of an `mlc-chat-config.json` is what MLC reads, and the other way round. Qwen2 is a
+Llama with one difference, `qkv_bias`; `model_words` has what MLC calls things there. What the
 kernels can't compute is refused by name, never run differently.
 """
 
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from ..errors import ConfigError, ShadowAttnError
 from .documents import validated
-from .hugging_face import DEFAULT_ROPE_BASE, mlc_fields
+from .hugging_face import DEFAULT_ROPE_BASE, ModelType, mlc_fields
 
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
@@ -65,6 +66,7 @@ class LlamaConfig(BaseModel):
     position_embedding_base : rotary base (theta).
     context_window_size, prefill_chunk_size : compiled limits, in tokens.
     max_batch_size : sequences in one batch; a library of ours serves one conversation.
+    qkv_bias : the query, key and value projections add a vector (Qwen2). Not a field of MLC's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -86,6 +88,7 @@ class LlamaConfig(BaseModel):
     pipeline_parallel_stages: int = 1
     max_batch_size: PositiveInt = 1
     disaggregation: bool = False
+    qkv_bias: bool = False
 
     @field_validator("position_embedding_base")
     @classmethod
@@ -123,6 +126,16 @@ class LlamaConfig(BaseModel):
                 f"{self.context_window_size}, got {self.prefill_chunk_size}"
             )
         return self
+
+    @property
+    def model_type(self) -> ModelType:
+        """The family, by Hugging Face's and MLC's name."""
+        return "qwen2" if self.qkv_bias else "llama"
+
+    @property
+    def fused_qkv_name(self) -> str:
+        """MLC's name for the fused query, key and value projection."""
+        return "c_attn" if self.qkv_bias else "qkv_proj"
 
     @property
     def q_size(self) -> int:

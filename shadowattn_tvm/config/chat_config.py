@@ -18,7 +18,8 @@ from ..errors import ConfigError
 from .architecture import LlamaConfig
 from .conversation import Conversation
 from .documents import read_json_object, validated
-from .hugging_face import refuse_unsupported
+from .hugging_face import ModelType, refuse_unsupported
+from .model_words import from_mlc_words, to_mlc_words
 
 CHAT_CONFIG_FILE = "mlc-chat-config.json"
 """The file's name in a model directory."""
@@ -70,7 +71,7 @@ class ChatConfig(BaseModel):
     )
 
     version: str = CHAT_CONFIG_VERSION
-    type_: Literal["llama"] = Field(alias="model_type", default="llama")
+    type_: ModelType = Field(alias="model_type", default="llama")
     quantization: Quantization
     architecture: LlamaConfig = Field(alias="model_config")
     vocab_size: int
@@ -105,6 +106,10 @@ class ChatConfig(BaseModel):
     @model_validator(mode="after")
     def _agrees_with_the_model(self) -> Self:
         model = self.architecture
+        if self.type_ != model.model_type:
+            raise ValueError(
+                f"model_type: expected model_config's {model.model_type!r}, got {self.type_!r}"
+            )
         if self.vocab_size != model.vocab_size:
             raise ValueError(
                 f"vocab_size: expected model_config's {model.vocab_size}, got {self.vocab_size}"
@@ -137,7 +142,7 @@ class ChatConfig(BaseModel):
             raise ConfigError(f"{where}: model_config: expected an object, got {compiled!r}")
         asked = {k: v for k, v in value.items() if k in ("model_type", "sliding_window_size")}
         refuse_unsupported({**compiled, **asked}, where)
-        known = {k: v for k, v in compiled.items() if k in LlamaConfig.model_fields}
+        known = from_mlc_words(compiled, value.get("model_type"))
         return validated(cls, {**value, "model_config": known}, where)
 
     @classmethod
@@ -148,6 +153,7 @@ class ChatConfig(BaseModel):
     def to_json(self) -> str:
         """The file's text."""
         content = self.model_dump(mode="json", by_alias=True)
+        content["model_config"] = to_mlc_words(self.architecture)
         return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 

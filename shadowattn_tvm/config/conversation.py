@@ -108,6 +108,7 @@ def _llama3(stop_tokens: tuple[str, ...], roles: Mapping[str, str]) -> Template:
 TEMPLATES: Mapping[str, Template] = {
     "smollm2": _chatml("You are a helpful AI assistant named SmolLM, trained by Hugging Face"),
     "chatml": _chatml("You are a helpful assistant."),
+    "qwen2.5": _chatml("You are Qwen, created by Alibaba Cloud. You are a helpful assistant."),
     "llama-3": _llama3(
         ("<|end_of_text|>", "<|eot_id|>"), {"user": "user", "assistant": "assistant"}
     ),
@@ -149,6 +150,7 @@ TEMPLATES: Mapping[str, Template] = {
 
 _MARKS = (
     ("smollm2", ("<|im_start|>", "named SmolLM")),
+    ("qwen2.5", ("<|im_start|>", "You are Qwen, created by Alibaba Cloud.")),
     ("chatml", ("<|im_start|>",)),
     ("llama-3_1", ("<|start_header_id|>", "ipython")),
     ("llama-3", ("<|start_header_id|>",)),

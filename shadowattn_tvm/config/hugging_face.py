@@ -7,12 +7,18 @@ refused.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 from ..errors import ConfigError
 
+ModelType = Literal["llama", "qwen2"]
+"""The families we run, by their `model_type`."""
+
 DEFAULT_ROPE_BASE = 10000
 """Llama's, where a config doesn't say."""
+
+SUPPORTED = "the Llama family (Llama 2 and 3, SmolLM2, TinyLlama) and Qwen2 and 2.5"
+"""For people, in refusals."""
 
 _MAX_DEFAULT_CHUNK_TOKENS = 8192
 """MLC's bound on the prefill chunk where a config doesn't say."""
@@ -60,6 +66,7 @@ def mlc_fields(config: Mapping[str, Any], where: str) -> dict[str, Any]:
         if isinstance(chunk, int)
         else chunk,
         "tie_word_embeddings": bool(config.get("tie_word_embeddings")),
+        "qkv_bias": config.get("model_type") == "qwen2",
         **_rope_fields(config, where),
     }
     return {name: value for name, value in fields.items() if value is not None}
@@ -70,8 +77,8 @@ def refuse_unsupported(config: Mapping[str, Any], where: str) -> None:
     run; silently dropping one would compute something else."""
     problems = []
     model_type = config.get("model_type", "llama")
-    if model_type != "llama":
-        problems.append(f"model_type: expected 'llama', got {model_type!r}")
+    if model_type not in get_args(ModelType):
+        problems.append(f"model_type: expected 'llama' or 'qwen2', got {model_type!r}")
     activation = config.get("hidden_act", "silu")
     if activation not in ("silu", "swish"):
         problems.append(f"hidden_act: expected 'silu', got {activation!r}")
@@ -95,7 +102,7 @@ def refuse_unsupported(config: Mapping[str, Any], where: str) -> None:
     if problems:
         raise ConfigError(
             "\n  ".join([f"{where}: this model can't run here", *problems])
-            + "\nsupported: the Llama family (Llama 2 and 3, SmolLM2, TinyLlama)"
+            + f"\nsupported: {SUPPORTED}"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from tvm.relax.frontend import nn
 from tvm.relax.frontend.nn import Tensor, op
@@ -23,8 +24,14 @@ class Embedding(nn.Embedding):
         return op.matmul(x, op.permute_dims(self.weight))
 
 
-def _linear(in_features: int, out_features: int) -> nn.Module:
-    return nn.Linear(in_features, out_features, bias=False)
+class MakeLinear(Protocol):
+    """`y = x @ weight.T`, plus a float32 vector if `bias`."""
+
+    def __call__(self, in_features: int, out_features: int, *, bias: bool = False) -> nn.Module: ...
+
+
+def _linear(in_features: int, out_features: int, *, bias: bool = False) -> nn.Module:
+    return nn.Linear(in_features, out_features, bias=bias)
 
 
 @dataclass(frozen=True)
@@ -33,11 +40,11 @@ class LayerFactory:
 
     Attributes
     ----------
-    linear : (in_features, out_features) -> module, without bias.
+    linear : (in_features, out_features, bias=False) -> module.
     embedding : (num_rows, width) -> module with `forward` and `lm_head_forward`.
     """
 
-    linear: Callable[[int, int], nn.Module]
+    linear: MakeLinear
     embedding: Callable[[int, int], nn.Module]
 
 

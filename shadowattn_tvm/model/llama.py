@@ -1,7 +1,7 @@
-"""The Llama family: SmolLM2, TinyLlama, Llama 2 and 3.x.
+"""The Llama family: SmolLM2, TinyLlama, Llama 2 and 3.x, Qwen2 and 2.5.
 
-Parameter names, fused projections (`qkv_proj`, `gate_up_proj`) and exported functions are MLC's,
-so weights converted by either tool run in libraries compiled by either.
+Parameter names, fused projections (`qkv_proj` or `c_attn`, `gate_up_proj`) and exported functions
+are MLC's, so weights converted by either tool run in libraries compiled by either.
 """
 
 from __future__ import annotations
@@ -40,12 +40,17 @@ class LlamaAttention(nn.Module):
         self.head_dim = config.head_dim
         self.num_q_heads = config.num_attention_heads
         self.num_fused_heads = config.num_attention_heads + 2 * config.num_key_value_heads
-        self.qkv_proj = layers.linear(config.hidden_size, self.num_fused_heads * self.head_dim)
+        fused_size = self.num_fused_heads * self.head_dim
+        # The attribute's name becomes the parameters', and MLC has one for each family.
+        self.fused_qkv_name = config.fused_qkv_name
+        fused = layers.linear(config.hidden_size, fused_size, bias=config.qkv_bias)
+        setattr(self, self.fused_qkv_name, fused)
         self.o_proj = layers.linear(self.num_q_heads * self.head_dim, config.hidden_size)
 
     def forward(self, x: Tensor, paged_kv_cache: PagedKVCache, layer_id: int) -> Tensor:
         batch, tokens, _ = x.shape
-        qkv = op.reshape(self.qkv_proj(x), (batch, tokens, self.num_fused_heads, self.head_dim))
+        fused = getattr(self, self.fused_qkv_name)(x)
+        qkv = op.reshape(fused, (batch, tokens, self.num_fused_heads, self.head_dim))
         attended = paged_kv_cache.attention_with_fused_qkv(
             layer_id, qkv, self.num_q_heads, sm_scale=self.head_dim**-0.5
         )

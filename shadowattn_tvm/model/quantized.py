@@ -38,16 +38,18 @@ def dequantize(q_weight: Tensor, q_scale: Tensor) -> Tensor:
 
 
 class GroupQuantizedLinear(nn.Module):
-    """`y = x @ dequantize(q_weight, q_scale).T`, without bias."""
+    """`y = x @ dequantize(q_weight, q_scale).T`, plus a float32 vector if `bias`."""
 
-    def __init__(self, in_features: int, out_features: int) -> None:
+    def __init__(self, in_features: int, out_features: int, *, bias: bool = False) -> None:
         super().__init__()
         self.q_weight = nn.Parameter((out_features, in_features // QUANT_PER_WORD), "uint32")
         self.q_scale = nn.Parameter((out_features, in_features // QUANT_GROUP), "float32")
+        self.bias = nn.Parameter((out_features,), "float32") if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         weight = op.permute_dims(dequantize(self.q_weight, self.q_scale))
-        return op.matmul(x, weight)
+        product = op.matmul(x, weight)
+        return product if self.bias is None else op.add(product, self.bias)
 
 
 class GroupQuantizedEmbedding(nn.Module):

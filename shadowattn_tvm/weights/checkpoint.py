@@ -55,6 +55,7 @@ class Checkpoint(Protocol):
 
 _FUSED = {
     "qkv_proj": ("q_proj", "k_proj", "v_proj"),
+    "c_attn": ("q_proj", "k_proj", "v_proj"),
     "gate_up_proj": ("gate_proj", "up_proj"),
 }
 """MLC's linear layers that are several of the checkpoint's, rows of one after rows of the other."""

@@ -201,6 +201,7 @@ def _chat_config(
     generation = checkpoint.generation
     name = conv_template or recognize_template(generation.chat_template)
     chosen = {
+        "type_": architecture.model_type,
         "quantization": quantization,
         "model_config": architecture,
         "vocab_size": architecture.vocab_size,

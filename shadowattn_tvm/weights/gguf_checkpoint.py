@@ -8,13 +8,13 @@ import math
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..config.architecture import LlamaConfig
-from ..config.hugging_face import DEFAULT_ROPE_BASE
+from ..config.hugging_face import DEFAULT_ROPE_BASE, SUPPORTED, ModelType
 from ..errors import ConfigError, WeightsError
 from .checkpoint import GenerationDefaults
 from .gguf_file import GgufFile, GgufTensor, open_gguf
@@ -88,7 +88,9 @@ class GgufCheckpoint:
 
     def read_rows(self, name: str, start: int, stop: int) -> NDArray[np.float32]:
         rows = self._tensors[name].rows(start, stop)
-        if name.endswith((".q_proj.weight", ".k_proj.weight")):
+        # llama.cpp leaves the rows of Qwen2 in Hugging Face's order.
+        interleaved = self._architecture.model_type == "llama"
+        if interleaved and name.endswith((".q_proj.weight", ".k_proj.weight")):
             return deinterleave(rows, self._architecture.head_dim)
         return rows
 
@@ -117,58 +119,59 @@ def architecture_of(file: GgufFile) -> LlamaConfig:
             "with llama.cpp's `llama-gguf-split --merge`"
         )
     name = data.get("general.architecture")
-    if name != "llama":
+    if not isinstance(name, str) or name not in get_args(ModelType):
         raise ConfigError(
-            f"{where}: general.architecture: expected 'llama', got {name!r}; supported: the Llama "
-            "family (Llama 2 and 3, SmolLM2, TinyLlama)"
+            f"{where}: general.architecture: expected 'llama' or 'qwen2', got {name!r}; supported: "
+            f"{SUPPORTED}"
         )
-    hidden, heads = data.get("llama.embedding_length"), data.get("llama.attention.head_count")
-    head_dim = data.get("llama.attention.key_length")
+    hidden, heads = data.get(f"{name}.embedding_length"), data.get(f"{name}.attention.head_count")
+    head_dim = data.get(f"{name}.attention.key_length")
     if head_dim is None and isinstance(hidden, int) and isinstance(heads, int) and heads > 0:
         head_dim = hidden // heads
-    _refuse_unsupported(data, head_dim, where)
-    vocab = data.get("llama.vocab_size")
+    _refuse_unsupported(data, name, head_dim, where)
+    vocab = data.get(f"{name}.vocab_size")
     if vocab is None and "token_embd.weight" in file.tensors:
         vocab = file.tensors["token_embd.weight"].shape[0]
-    base = _decimal(data.get("llama.rope.freq_base", DEFAULT_ROPE_BASE))
+    base = _decimal(data.get(f"{name}.rope.freq_base", DEFAULT_ROPE_BASE))
     mapped = {
         "hidden_size": hidden,
-        "intermediate_size": data.get("llama.feed_forward_length"),
+        "intermediate_size": data.get(f"{name}.feed_forward_length"),
         "num_attention_heads": heads,
-        "num_key_value_heads": data.get("llama.attention.head_count_kv", heads),
+        "num_key_value_heads": data.get(f"{name}.attention.head_count_kv", heads),
         "head_dim": head_dim,
-        "num_hidden_layers": data.get("llama.block_count"),
-        "rms_norm_eps": _decimal(data.get("llama.attention.layer_norm_rms_epsilon")),
+        "num_hidden_layers": data.get(f"{name}.block_count"),
+        "rms_norm_eps": _decimal(data.get(f"{name}.attention.layer_norm_rms_epsilon")),
         "vocab_size": vocab,
         "tie_word_embeddings": "output.weight" not in file.tensors,
         "position_embedding_base": base,
         "rope_scaling": _rope_scaling(file.tensors.get(_ROPE_FREQS), base, head_dim, where),
-        "context_window_size": data.get("llama.context_length"),
-        "prefill_chunk_size": data.get("llama.context_length"),
+        "qkv_bias": name == "qwen2",
+        "context_window_size": data.get(f"{name}.context_length"),
+        "prefill_chunk_size": data.get(f"{name}.context_length"),
     }
     present = {key: value for key, value in mapped.items() if value is not None}
     return LlamaConfig.parse(present, where)
 
 
-def _refuse_unsupported(data: Mapping[str, Any], head_dim: Any, where: str) -> None:
-    rotated = data.get("llama.rope.dimension_count", head_dim)
+def _refuse_unsupported(data: Mapping[str, Any], name: str, head_dim: Any, where: str) -> None:
+    rotated = data.get(f"{name}.rope.dimension_count", head_dim)
     checks = (
-        ("llama.expert_count", "mixture of experts", data.get("llama.expert_count", 0) == 0),
+        (f"{name}.expert_count", "mixture of experts", data.get(f"{name}.expert_count", 0) == 0),
         (
-            "llama.attention.sliding_window",
+            f"{name}.attention.sliding_window",
             "sliding-window attention",
-            data.get("llama.attention.sliding_window", 0) == 0,
+            data.get(f"{name}.attention.sliding_window", 0) == 0,
         ),
         (
-            "llama.attention.value_length",
+            f"{name}.attention.value_length",
             "values of another width than keys",
-            data.get("llama.attention.value_length", head_dim) == head_dim,
+            data.get(f"{name}.attention.value_length", head_dim) == head_dim,
         ),
-        ("llama.rope.dimension_count", "partial rotary embedding", rotated == head_dim),
+        (f"{name}.rope.dimension_count", "partial rotary embedding", rotated == head_dim),
         (
-            "llama.rope.scaling.type",
+            f"{name}.rope.scaling.type",
             "rotary scaling other than Llama 3's",
-            data.get("llama.rope.scaling.type", "none") == "none",
+            data.get(f"{name}.rope.scaling.type", "none") == "none",
         ),
     )
     problems = [

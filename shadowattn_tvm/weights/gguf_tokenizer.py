@@ -52,12 +52,27 @@ _LLAMA3_CUT = {
     ],
 }
 
+_QWEN2_CUT = {
+    "type": "Sequence",
+    "pretokenizers": [
+        {
+            "type": "Split",
+            "pattern": {"Regex": _LLAMA3_WORDS.replace(r"\p{N}{1,3}", r"\p{N}")},
+            "behavior": "Isolated",
+            "invert": False,
+        },
+        _byte_level(use_regex=False),
+    ],
+}
+"""As Llama 3, but digit by digit."""
+
 _PRE_TOKENIZERS = {
     "gpt-2": _GPT2_CUT,
     "smollm": _DIGITS_CUT,
     "llama-bpe": _LLAMA3_CUT,
     "llama3": _LLAMA3_CUT,
     "llama-v3": _LLAMA3_CUT,
+    "qwen2": _QWEN2_CUT,
 }
 """llama.cpp's names for the cut, in `tokenizer.ggml.pre`."""
 
@@ -99,7 +114,7 @@ def build_tokenizer(
         "pad_token": _special(metadata, "padding", tokens, where),
         "unk_token": _special(metadata, "unknown", tokens, where),
         "clean_up_tokenization_spaces": False,
-        "model_max_length": metadata.get("llama.context_length"),
+        "model_max_length": metadata.get(f"{metadata.get('general.architecture')}.context_length"),
         "chat_template": metadata.get("tokenizer.chat_template"),
     }
     return tokenizer, {key: value for key, value in config.items() if value is not None}
@@ -125,7 +140,8 @@ def _byte_level_bpe(metadata: Mapping[str, Any], tokens: list[str], where: str) 
     if bad is not None:
         raise WeightsError(f"{where}: tokenizer.ggml.merges: expected pairs, got {' '.join(bad)!r}")
     return {
-        "normalizer": None,
+        # Qwen2 composes characters first (Unicode's NFC).
+        "normalizer": {"type": "NFC"} if pre_tokenizer is _QWEN2_CUT else None,
         "pre_tokenizer": pre_tokenizer,
         "decoder": {**_byte_level(use_regex=True), "add_prefix_space": True},
         # Llama 3's vocabulary holds whole words that its merges don't build.

@@ -33,13 +33,15 @@ def float_shapes(architecture: LlamaConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every parameter before quantization, in MLC's order. Linear layers are
     (out_features, in_features); q, k and v share one, as do gate and up."""
     a = architecture
+    fused_rows = a.q_size + 2 * a.kv_size
     shapes: dict[str, tuple[int, ...]] = {
         "model.embed_tokens.weight": (a.vocab_size, a.hidden_size)
     }
     for i in range(a.num_hidden_layers):
         layer = f"model.layers.{i}"
         shapes |= {
-            f"{layer}.self_attn.qkv_proj.weight": (a.q_size + 2 * a.kv_size, a.hidden_size),
+            f"{layer}.self_attn.{a.fused_qkv_name}.weight": (fused_rows, a.hidden_size),
+            **({f"{layer}.self_attn.{a.fused_qkv_name}.bias": (fused_rows,)} if a.qkv_bias else {}),
             f"{layer}.self_attn.o_proj.weight": (a.hidden_size, a.q_size),
             f"{layer}.mlp.gate_up_proj.weight": (2 * a.intermediate_size, a.hidden_size),
             f"{layer}.mlp.down_proj.weight": (a.hidden_size, a.intermediate_size),
@@ -58,7 +60,8 @@ def parameter_layout(
     """Name, shape and dtype of every stored parameter, in MLC's order.
 
     With q4f32_1 every matrix (N, K) becomes `q_weight` (N, K / 8) uint32 and `q_scale` (N, K / 32)
-    float32; the norms' vectors stay float32. Raises `ConfigError` if K is not a multiple of 32.
+    float32; the vectors of norms and biases stay float32. Raises `ConfigError` if K is not a
+    multiple of 32.
     """
     return {
         name: info

@@ -42,7 +42,9 @@ def run(
     for layer in range(config.num_hidden_layers):
         p = f"model.layers.{layer}"
         y = _norm(x, w[f"{p}.input_layernorm.weight"], config)
-        qkv = (y @ w[f"{p}.self_attn.qkv_proj.weight"].T).reshape(tokens, hq + 2 * hkv, d)
+        stem = f"{p}.self_attn.{config.fused_qkv_name}"
+        qkv = y @ w[f"{stem}.weight"].T + w.get(f"{stem}.bias", 0.0)
+        qkv = qkv.reshape(tokens, hq + 2 * hkv, d)
         q, k, v = _rotate(qkv[:, :hq], config), _rotate(qkv[:, hq:-hkv], config), qkv[:, -hkv:]
         queries.append(q)
         keys.append(k)

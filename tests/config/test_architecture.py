@@ -82,8 +82,16 @@ def test_json_round_trip() -> None:
     assert LlamaConfig.parse(json.loads(config.model_dump_json()), "x") == config
 
 
+def test_qwen2_is_a_llama_with_biases() -> None:
+    llama = LlamaConfig.from_hf_config(LLAMA31_8B)
+    window = {"sliding_window": 4096, "use_sliding_window": False}
+    qwen2 = LlamaConfig.from_hf_config({**LLAMA31_8B, **window, "model_type": "qwen2"})
+    assert (llama.model_type, qwen2.model_type) == ("llama", "qwen2")
+    assert qwen2 == llama.model_copy(update={"qkv_bias": True})
+
+
 REFUSED = (
-    ({"model_type": "mistral"}, "model_type: expected 'llama', got 'mistral'"),
+    ({"model_type": "mistral"}, "model_type: expected 'llama' or 'qwen2', got 'mistral'"),
     ({"sliding_window": 4096}, "sliding_window: no support for sliding-window attention"),
     ({"kv_lora_rank": 512}, "no support for multi-head latent attention (MLA), got 512"),
     ({"num_local_experts": 8}, "no support for mixture of experts, got 8"),

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from shadowattn_tvm.config import ChatConfig, LlamaConfig, TokenizerInfo
 from shadowattn_tvm.config.chat_config import is_plain_file_name
@@ -78,6 +79,19 @@ def test_answers_end_at_the_templates_and_the_models_tokens() -> None:
 )
 def test_plain_file_names(name: str, plain: bool) -> None:
     assert is_plain_file_name(name) == plain
+
+
+def test_qwen2_is_written_in_its_own_words() -> None:
+    architecture = ARCHITECTURE.model_copy(update={"qkv_bias": True, "position_embedding_base": 7})
+    chat = CHAT.model_copy(update={"type_": "qwen2", "architecture": architecture})
+    content = json.loads(chat.to_json())
+    assert content["model_type"] == "qwen2"
+    assert content["model_config"]["rope_theta"] == 7
+    assert content["model_config"]["hidden_act"] == "silu"
+    assert not {"qkv_bias", "position_embedding_base"} & content["model_config"].keys()
+    assert ChatConfig.parse(content, "x") == chat
+    with pytest.raises(ValidationError, match="model_type: expected model_config's 'llama'"):
+        ChatConfig.model_validate({**CHAT.model_dump(), "type_": "qwen2"})
 
 
 @pytest.mark.mlc

@@ -137,5 +137,7 @@ def test_a_vocabulary_without_the_tokens_is_refused(name: str) -> None:
 
 
 def test_an_unknown_name_lists_the_known() -> None:
-    with pytest.raises(ConfigError, match="'alpaca'; expected one of smollm2, chatml, llama-3"):
+    with pytest.raises(
+        ConfigError, match=r"'alpaca'; expected one of smollm2, chatml, qwen2\.5, llama-3"
+    ):
         conversation("alpaca", TOKENS)

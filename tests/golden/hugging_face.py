@@ -18,17 +18,20 @@ from shadowattn_tvm.calibrate.dequantize import plain_parameters
 from shadowattn_tvm.config import LlamaConfig
 from shadowattn_tvm.weights import ModelDirectory, load_parameters
 
+HuggingFaceModel = transformers.LlamaForCausalLM | transformers.Qwen2ForCausalLM
 
-def hf_model(directory: ModelDirectory) -> transformers.LlamaForCausalLM:
+
+def hf_model(directory: ModelDirectory) -> HuggingFaceModel:
     """A Hugging Face model of an MLC model directory, q4f32_1 weights dequantized."""
     return hf_model_of_parameters(directory.architecture, load_parameters(directory))
 
 
 def hf_model_of_parameters(
     config: LlamaConfig, parameters: Mapping[str, NDArray[Any]]
-) -> transformers.LlamaForCausalLM:
+) -> HuggingFaceModel:
     """A Hugging Face model of parameters with MLC's names, plain or q4f32_1."""
-    model = transformers.LlamaForCausalLM(_hf_config(config)).eval().requires_grad_(False)
+    family = transformers.Qwen2ForCausalLM if config.qkv_bias else transformers.LlamaForCausalLM
+    model = family(_hf_config(config)).eval().requires_grad_(False)
     unfused = _unfuse(config, dict(plain_parameters(parameters)))
     state = {name: torch.tensor(array) for name, array in unfused.items()}
     if config.tie_word_embeddings:
@@ -37,17 +40,18 @@ def hf_model_of_parameters(
     return model
 
 
-def hf_logits(model: transformers.LlamaForCausalLM, token_ids: Sequence[int]) -> torch.Tensor:
+def hf_logits(model: HuggingFaceModel, token_ids: Sequence[int]) -> torch.Tensor:
     """Logits `[tokens, vocab_size]` of one whole sequence."""
     with torch.inference_mode():
         return model(torch.tensor([token_ids]), use_cache=False).logits[0]
 
 
-def _hf_config(config: LlamaConfig) -> transformers.LlamaConfig:
+def _hf_config(config: LlamaConfig) -> transformers.LlamaConfig | transformers.Qwen2Config:
     rope: dict[str, Any] = {"rope_type": "default"}
     if config.rope_scaling is not None:
         rope = config.rope_scaling.model_dump()
-    return transformers.LlamaConfig(
+    family = transformers.Qwen2Config if config.qkv_bias else transformers.LlamaConfig
+    return family(
         hidden_size=config.hidden_size,
         intermediate_size=config.intermediate_size,
         num_hidden_layers=config.num_hidden_layers,
@@ -69,7 +73,13 @@ def _unfuse(
     """MLC's fused projections apart again, under Hugging Face's names."""
     q, kv, ffn = config.q_size, config.kv_size, config.intermediate_size
     fused = {
-        "qkv_proj.weight": {"q_proj.weight": q, "k_proj.weight": kv, "v_proj.weight": kv},
+        f"{config.fused_qkv_name}.{kind}": {
+            f"q_proj.{kind}": q,
+            f"k_proj.{kind}": kv,
+            f"v_proj.{kind}": kv,
+        }
+        for kind in ("weight", "bias")
+    } | {
         "gate_up_proj.weight": {"gate_proj.weight": ffn, "up_proj.weight": ffn},
     }
     state = {}

@@ -21,6 +21,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "tied": {},
     "untied": {"tie_word_embeddings": False},
     "llama3": {"rope_scaling": LLAMA3_SCALING, "position_embedding_base": 500000},
+    "qwen2": {"qkv_bias": True},
     "multi-head": {"num_attention_heads": 2},
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -30,10 +31,18 @@ def cut_llama3(text: str) -> list[str]:
     return words
 
 
+def cut_qwen2(text: str) -> list[str]:
+    """As Llama 3, but digit by digit, and characters composed."""
+    words = LLAMA3_WORDS.replace("{1,3}", "")
+    found: list[str] = regex.findall(words, unicodedata.normalize("NFC", text))
+    return found
+
+
 CUTS: Mapping[str, Callable[[str], list[str]]] = {
     "gpt-2": cut_gpt2,
     "smollm": cut_smollm,
     "llama-bpe": cut_llama3,
+    "qwen2": cut_qwen2,
 }
 
 

@@ -111,7 +111,7 @@ def test_other_divisors_are_refused(spoil: Any, tmp_path: Path) -> None:
 
 
 REFUSED = {
-    "general.architecture": ("qwen2", "expected 'llama', got 'qwen2'"),
+    "general.architecture": ("gemma3", "expected 'llama' or 'qwen2', got 'gemma3'"),
     "llama.expert_count": (8, "no support for mixture of experts, got 8"),
     "llama.attention.sliding_window": (4096, "no support for sliding-window attention, got 4096"),
     "llama.attention.value_length": (32, "values of another width than keys"),

@@ -8,6 +8,7 @@ multi-byte characters split over tokens, the order of merges, ties.
 from __future__ import annotations
 
 import json
+import unicodedata
 from itertools import pairwise
 from typing import Any
 
@@ -56,7 +57,8 @@ def assert_same(cut: str, text: str) -> None:
     tokenizer, plain = PAIRS[cut]
     encoded = tokenizer.encode(text, add_special_tokens=False)
     assert encoded.tokens == plain.tokens(text)
-    assert tokenizer.decode(encoded.ids, skip_special_tokens=False) == text
+    kept = unicodedata.normalize("NFC", text) if cut == "qwen2" else text
+    assert tokenizer.decode(encoded.ids, skip_special_tokens=False) == kept
 
 
 @pytest.mark.parametrize("cut", CUTS)

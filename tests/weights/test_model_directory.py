@@ -206,7 +206,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], type[ShadowAttnError], str]] 
     "a model we don't run": (
         edit(CHAT, lambda c: c.update(model_type="gemma3")),
         ConfigError,
-        "model_type: expected 'llama', got 'gemma3'",
+        "model_type: expected 'llama' or 'qwen2', got 'gemma3'",
     ),
     "sliding window": (
         edit(CHAT, lambda c: c.update(sliding_window_size=4096)),
