@@ -46,7 +46,7 @@ $(MODEL_DIR)/mlc-chat-config.json: | $(READY)
 	$(SHADOWATTN) convert_weight "$$weights" --quantization $(QUANTIZATION) -o $(MODEL_DIR)
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadgroup
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

@@ -36,6 +36,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+REAL_MODEL = "model"
+"""Marker of tests of the real model: one worker runs them all, so that each library of it is made
+once."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers a file's tests stay together, and so do the real model's."""
+    for item in items:
+        real = item.get_closest_marker(REAL_MODEL) is not None
+        item.add_marker(pytest.mark.xdist_group(REAL_MODEL if real else item.nodeid.split("::")[0]))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
