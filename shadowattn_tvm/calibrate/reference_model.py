@@ -93,7 +93,10 @@ class ReferenceModel:
         return x * torch.rsqrt(mean_square + self.config.rms_norm_eps) * self._weights[name]
 
     def _linear(self, x: Tensor, layer: int, name: str) -> Tensor:
-        return functional.linear(x, self._weights[f"model.layers.{layer}.{name}.weight"])
+        stem = f"model.layers.{layer}.{name}"
+        return functional.linear(
+            x, self._weights[f"{stem}.weight"], self._weights.get(f"{stem}.bias")
+        )
 
     def _attention(
         self,
@@ -106,7 +109,7 @@ class ReferenceModel:
         config = self.config
         num_q, num_kv = config.num_attention_heads, config.num_key_value_heads
         normed = self._norm(x, f"model.layers.{layer}.input_layernorm.weight")
-        qkv = self._linear(normed, layer, "self_attn.qkv_proj")
+        qkv = self._linear(normed, layer, f"self_attn.{config.fused_qkv_name}")
         heads = qkv.view(len(x), num_q + 2 * num_kv, config.head_dim).transpose(0, 1)
         q, k, v = torch.split(heads, [num_q, num_kv, num_kv])
         k, v = cache.append(rotation(k), v)

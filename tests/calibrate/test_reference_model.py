@@ -22,6 +22,7 @@ CONFIGS = {
     "grouped heads, untied": tiny_config(tie_word_embeddings=False),
     "one KV head a query head": tiny_config(num_key_value_heads=6),
     "one KV head for all": tiny_config(num_key_value_heads=1),
+    "Qwen2's biases": tiny_config(qkv_bias=True),
     "Llama 3 rope scaling": tiny_config(rope_scaling=LLAMA3_SCALING),
 }
 
