@@ -12,6 +12,7 @@ from .document import (
     Provenance,
     Sharing,
 )
+from .ratios import RatioProfile, load_ratios, save_ratios
 from .store import load_plan, plan_hash, save_plan
 
 __all__ = [
@@ -24,8 +25,11 @@ __all__ = [
     "Plan",
     "PlannedModel",
     "Provenance",
+    "RatioProfile",
     "Sharing",
     "load_plan",
+    "load_ratios",
     "plan_hash",
     "save_plan",
+    "save_ratios",
 ]
