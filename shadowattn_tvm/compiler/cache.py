@@ -23,6 +23,8 @@ def library_key(
     architecture: LlamaConfig,
     plan: Plan | None,
     target: tvm.target.Target,
+    *,
+    open_prefill: bool = False,
 ) -> str:
     """SHA-256 (hex) over everything a library depends on, our own source included."""
     content = {
@@ -30,6 +32,7 @@ def library_key(
         "quantization": directory.quantization,
         "architecture": architecture.model_dump(mode="json"),
         "plan_hash": None if plan is None else plan_hash(plan),
+        "open_prefill": open_prefill,
         "target": str(target),
         "tvm": version("apache-tvm"),
         "source": source_hash(),

@@ -72,11 +72,55 @@ def compile_library(
     Raises `PlanError` (a plan for another model), `ConfigError` (unknown device or overrides),
     `CompileError`, `OutputError`.
     """
+    cached = _compiled(
+        directory,
+        plan,
+        device=device,
+        overrides=overrides,
+        debug_dump=debug_dump,
+        on_phase=on_phase,
+    )
+    if output is None:
+        return cached
+    with write_atomically(output) as staged:
+        shutil.copyfile(cached.path, staged)
+    return CompiledLibrary(output, cached.phases)
+
+
+def compile_open_library(
+    directory: ModelDirectory,
+    *,
+    device: str = "host",
+    overrides: str = "",
+    on_phase: Callable[[Phase], None] = lambda phase: None,
+) -> CompiledLibrary:
+    """Compile `directory`'s model with its prefill slots left open (see
+    `transform.OpenPrefillSlots`), for evaluation: whoever loads it provides the attention.
+
+    The library is in the cache. Raises like `compile_library`.
+    """
+    return _compiled(
+        directory, None, device=device, overrides=overrides, open_prefill=True, on_phase=on_phase
+    )
+
+
+def _compiled(
+    directory: ModelDirectory,
+    plan: Plan | None,
+    *,
+    device: str,
+    overrides: str,
+    open_prefill: bool = False,
+    debug_dump: Path | None = None,
+    on_phase: Callable[[Phase], None],
+) -> CompiledLibrary:
+    """The library in the cache, compiled if it isn't there."""
     target = resolve_target(device)
     architecture = apply_overrides(directory.architecture, overrides)
     if plan is not None:
         check_plan(plan, directory)
-    cached = cached_library_path(library_key(directory, architecture, plan, target))
+    key = library_key(directory, architecture, plan, target, open_prefill=open_prefill)
+    cached = cached_library_path(key)
     phases: list[Phase] = []
     if debug_dump is not None or not cached.is_file():
         require_linker()
@@ -101,6 +145,7 @@ def compile_library(
             metadata=library_metadata(directory, architecture, exported.parameters, plan, shadow),
             report=clock.begin,
             debug_dump=debug_dump,
+            open_prefill=open_prefill,
         )
         require_supported(exported.module, options)
         with target, pass_context():
@@ -111,11 +156,7 @@ def compile_library(
         with write_atomically(cached) as staged:
             link(executable, staged)
         clock.end()
-    if output is None:
-        return CompiledLibrary(cached, tuple(phases))
-    with write_atomically(output) as staged:
-        shutil.copyfile(cached, staged)
-    return CompiledLibrary(output, tuple(phases))
+    return CompiledLibrary(cached, tuple(phases))
 
 
 def check_plan(plan: Plan, directory: ModelDirectory) -> None:

@@ -7,12 +7,14 @@ is what makes every method all or nothing without locks or flags.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tvm
+from numpy.typing import NDArray
 from tvm_ffi import Shape
 
 from tir_kernels.constants import PAGE_SIZE_TOKENS
@@ -23,6 +25,15 @@ from .library import ModelLibrary
 from .pairs import PairCounter, PairCounts
 from .sampling import Logits
 from .threads import use_physical_cores
+
+Weights = Mapping[str, tvm.runtime.Tensor]
+"""A model's parameters by name, in memory."""
+
+LogitRows = NDArray[np.float32]
+"""Logits of several tokens, (tokens, vocab) float32."""
+
+LOGIT_ROWS = 64
+"""Positions whose logits are held at once: 12 MiB with a vocabulary of 49k."""
 
 _SEQUENCE = 0
 """The cache can hold several sequences; a session is one."""
@@ -37,6 +48,7 @@ class Session:
     library_path : the compiled library.
     context_window_size, prefill_chunk_size : in tokens, at most the library's, which are the
         defaults.
+    weights : from `load_weights`, to be shared by several sessions; loaded if not given.
 
     Raises `LibraryError` if the library can't be loaded or doesn't fit the weights, `WeightsError`
     if they can't be read, `ConfigError` for limits out of range.
@@ -49,12 +61,14 @@ class Session:
         *,
         context_window_size: int | None = None,
         prefill_chunk_size: int | None = None,
+        weights: Weights | None = None,
     ) -> None:
         use_physical_cores()
         device = tvm.cpu()
         library = ModelLibrary(library_path, device)
         library.require_fit(directory)
         metadata, config = library.metadata, directory.chat_config
+        self.library_path = library_path
         self.metadata = metadata
         self.context_window_tokens = _limit(
             "context_window_size",
@@ -68,10 +82,12 @@ class Session:
         )
         self._vocab_size = config.active_vocab_size or config.vocab_size
         self._device = device
+        self._library = library
         self._embed, self._prefill, self._decode = map(
             library.function, ("embed", "prefill", "decode")
         )
-        self._parameters = _load(directory, library, device)
+        loaded = load_weights(directory) if weights is None else weights
+        self._parameters = [loaded[parameter.name] for parameter in metadata.params]
         self._cache = library.function("create_tir_paged_kv_cache")(
             Shape([1]),  # sequences
             Shape([self.context_window_tokens]),
@@ -115,23 +131,40 @@ class Session:
         is outside the vocabulary, before anything is computed. Whatever interrupts it, the
         session is as before.
         """
-        self._require_room(token_ids)
-        start, pairs = self.position, self._pairs
-        try:
-            for begin in range(0, len(token_ids), self.prefill_chunk_tokens):
-                chunk = token_ids[begin : begin + self.prefill_chunk_tokens]
-                self._pairs += self._pair_counter.chunk(self.position, len(chunk))
-                logits = self._forward(self._prefill, chunk)
-        except BaseException:
-            del self._tokens[start:]
-            self._pairs = pairs
-            raise
+        results: deque[Any] = deque(maxlen=1)
+        self._prefill_chunks(self._prefill, token_ids, results.append)
+        logits: Logits = self._values(results[0])[0]
         return logits
+
+    def prefill_every_position(
+        self, token_ids: Sequence[int], consume: Callable[[Sequence[int], LogitRows], None]
+    ) -> None:
+        """Like `prefill`, but hand over the logits after every token: `consume(positions, logits)`
+        is called in order, with the positions of at most `LOGIT_ROWS` tokens in `token_ids` and
+        their logits, (positions, vocab) float32.
+
+        Raises like `prefill`, `LibraryError` for a library without the functions this takes, and
+        what `consume` raises.
+        """
+        hidden_states = self._library.function("prefill_to_last_hidden_states")
+        get_logits = self._library.function("get_logits")
+        start = self.position
+
+        def consume_chunk(hidden: Any) -> None:
+            rows = hidden.numpy()[0]  # (tokens, hidden)
+            first = self.position - len(rows) - start
+            for begin in range(0, len(rows), LOGIT_ROWS):
+                part = tvm.runtime.tensor(rows[begin : begin + LOGIT_ROWS], self._device)
+                logits = self._values(get_logits(part, self._parameters))
+                consume(range(first + begin, first + begin + len(logits)), logits)
+
+        self._prefill_chunks(hidden_states, token_ids, consume_chunk)
 
     def decode(self, token_id: int) -> Logits:
         """Append one token; logits (vocab,) float32 after it. Raises like `prefill`."""
         self._require_room((token_id,))
-        return self._forward(self._decode, (token_id,))
+        logits: Logits = self._values(self._forward(self._decode, (token_id,)))[0]
+        return logits
 
     def rollback(self, num_tokens: int) -> None:
         """Forget the newest `num_tokens` tokens. Raises `ConfigError` if there are fewer."""
@@ -144,6 +177,26 @@ class Session:
     def reset(self) -> None:
         """Forget all tokens."""
         self._tokens.clear()
+
+    def _prefill_chunks(
+        self,
+        function: Callable[..., Any],
+        token_ids: Sequence[int],
+        consume: Callable[[Any], None],
+    ) -> None:
+        """Append tokens chunk by chunk and hand over the first result of `function` over each.
+        Whatever interrupts it, the session is as before."""
+        self._require_room(token_ids)
+        start, pairs = self.position, self._pairs
+        try:
+            for begin in range(0, len(token_ids), self.prefill_chunk_tokens):
+                chunk = token_ids[begin : begin + self.prefill_chunk_tokens]
+                self._pairs += self._pair_counter.chunk(self.position, len(chunk))
+                consume(self._forward(function, chunk))
+        except BaseException:
+            del self._tokens[start:]
+            self._pairs = pairs
+            raise
 
     def _require_room(self, token_ids: Sequence[int]) -> None:
         if not token_ids:
@@ -162,8 +215,8 @@ class Session:
                 "tokenizer and the weights don't belong together"
             )
 
-    def _forward(self, function: Callable[..., Any], token_ids: Sequence[int]) -> Logits:
-        """Run one function over tokens appended to the cache; logits after the last of them."""
+    def _forward(self, function: Callable[..., Any], token_ids: Sequence[int]) -> Any:
+        """Run one function over tokens appended to the cache; its first result."""
         surplus = self._cached_tokens(self._cache) - self.position
         if surplus:
             self._pop(self._cache, _SEQUENCE, surplus)
@@ -172,11 +225,15 @@ class Session:
         ids = tvm.runtime.tensor(np.asarray(token_ids, dtype=np.int32), self._device)
         embedded = self._embed(ids, self._parameters)  # (num_tokens, hidden)
         embedded = self._reshape(embedded, Shape([1, num_tokens, embedded.shape[1]]))
-        logits, _ = function(embedded, self._cache, self._parameters)  # (1, 1, vocab) float32
+        result, _ = function(embedded, self._cache, self._parameters)
         self._end(self._cache)
-        values: Logits = logits.numpy().reshape(-1)[: self._vocab_size]
         self._tokens.extend(token_ids)
-        return values
+        return result
+
+    def _values(self, logits: Any) -> LogitRows:
+        """Logits of any leading shape as (rows, vocab): without the vocabulary's padding."""
+        values: LogitRows = logits.numpy()
+        return values.reshape(-1, values.shape[-1])[:, : self._vocab_size]
 
 
 def _builtin(name: str) -> Callable[..., Any]:
@@ -196,10 +253,8 @@ def _limit(name: str, chosen: int | None, compiled: int) -> int:
     return limit
 
 
-def _load(
-    directory: ModelDirectory, library: ModelLibrary, device: tvm.runtime.Device
-) -> list[tvm.runtime.Tensor]:
-    """The parameters in the library's order. Each is copied once, from the mapped file to memory
-    aligned for the kernels, so the weights are never held twice."""
-    loaded = {name: tvm.runtime.tensor(array, device) for name, array in iter_parameters(directory)}
-    return [loaded[parameter.name] for parameter in library.metadata.params]
+def load_weights(directory: ModelDirectory) -> Weights:
+    """The parameters by name. Each is copied once, from the mapped file to memory aligned for the
+    kernels, so the weights are never held twice. Raises `WeightsError`."""
+    device = tvm.cpu()
+    return {name: tvm.runtime.tensor(array, device) for name, array in iter_parameters(directory)}

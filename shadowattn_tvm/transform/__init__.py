@@ -3,12 +3,15 @@
 from .attach_dense_attention import AttachDenseAttention
 from .attach_shadow_attention import AttachShadowAttention
 from .dispatch_linear import DispatchLinear
+from .open_prefill_slots import OPEN_SLOT_FUNCTIONS, OpenPrefillSlots
 from .pipeline import PipelineOptions, build_pipeline, require_supported
 
 __all__ = [
+    "OPEN_SLOT_FUNCTIONS",
     "AttachDenseAttention",
     "AttachShadowAttention",
     "DispatchLinear",
+    "OpenPrefillSlots",
     "PipelineOptions",
     "build_pipeline",
     "require_supported",

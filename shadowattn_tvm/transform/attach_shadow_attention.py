@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tvm
 from tvm import relax
-from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from tir_kernels.features import CpuFeatures
 from tir_kernels.shadow_prefill import shadow_paged_prefill
 from tir_kernels.spec import ShadowSpec
 
 from ..errors import CompileError
-from .kv_cache_slots import ATTENTION_BUILTIN, AttentionCall, Slot, attention_calls, replace_slots
+from .kv_cache_slots import AttentionCall, Slot, attention_calls, replace_slots
+from .layer_ids import send_layer_ids
 
 KERNEL_NAME = "shadowattn_paged_prefill"
 """Symbol in the library."""
@@ -21,10 +21,8 @@ KERNEL_NAME = "shadowattn_paged_prefill"
 class AttachShadowAttention:
     """Swap the paged-prefill slot for shadowAttn and pass each call's layer id to it.
 
-    The runtime gives attention kernels neither layer nor head, but it hands `sm_scale` through
-    untouched. The pass therefore rewrites every attention call of the model to
-    `layer_id + sm_scale`; the kernel takes the layer from the integer part and has the scale as a
-    constant.
+    The kernel takes the layer from the integer part of `sm_scale` (see `layer_ids`) and has the
+    scale as a constant.
 
     Preconditions: after `AttachDenseAttention` (no remaining kernel reads `sm_scale`), and
     `require_attachable`.
@@ -43,11 +41,7 @@ class AttachShadowAttention:
             {Slot.PAGED_PREFILL: (KERNEL_NAME, kernel.with_attr("tirx.is_scheduled", True))},
         )
         require_attachable(module, self.spec)
-        rewriter = _LayerIdRewriter(module)
-        for global_var, function in module.functions_items():
-            if isinstance(function, relax.Function) and attention_calls(function):
-                rewriter.builder_.update_func(global_var, rewriter.visit_expr(function))
-        return rewriter.builder_.get()
+        return send_layer_ids(module)
 
 
 def require_attachable(module: tvm.IRModule, spec: ShadowSpec) -> None:
@@ -76,20 +70,3 @@ def _require_fit(name: str, calls: tuple[AttentionCall, ...], spec: ShadowSpec) 
             f"{name}: expected the softmax scale {spec.attention.sm_scale} in every layer, got "
             f"{sorted(scales)}"
         )
-
-
-@mutator
-class _LayerIdRewriter(PyExprMutator):
-    """`sm_scale` -> `layer_id + sm_scale` in each attention call."""
-
-    def visit_call_(self, call: relax.Call) -> relax.Expr:
-        call = super().visit_call_(call)
-        packed = call.args[0] if call.args else None
-        if not isinstance(packed, relax.ExternFunc):
-            return call
-        if str(packed.global_symbol) != ATTENTION_BUILTIN:
-            return call
-        cache, layer_id, sm_scale, qkv = call.args[1].fields
-        combined = relax.prim_value(float(int(layer_id.value) + float(sm_scale.value)))
-        arguments = [packed, relax.Tuple([cache, layer_id, combined, qkv])]
-        return relax.Call(call.op, arguments, call.attrs, call.ty_args)

@@ -7,7 +7,7 @@ and in MLC's alike.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -132,7 +132,7 @@ def slot_function(module: tvm.IRModule, slot: Slot) -> tvm.ir.GlobalVar:
 
 @mutator
 class _SlotReplacer(PyExprMutator):
-    def __init__(self, module: tvm.IRModule, kernels: Mapping[Slot, tvm.ir.GlobalVar]) -> None:
+    def __init__(self, module: tvm.IRModule, kernels: Mapping[Slot, relax.Expr]) -> None:
         super().__init__(module)
         self.kernels = kernels
         self.replaced: list[Slot] = []
@@ -162,18 +162,34 @@ def replace_slots(
     Names become symbols of the library; each must be new. Asserts that every slot was replaced,
     and removes the kernels that were there before.
     """
-    creation = find_creation(module)
     before = [slot_function(module, slot) for slot in kernels]
     builder = relax.BlockBuilder(module)
     global_vars = {}
     for slot, (name, kernel) in kernels.items():
         assert name not in {gv.name_hint for gv in module.get_global_vars()}, name
         global_vars[slot] = builder.add_func(kernel.with_attr("global_symbol", name), name)
-    module = builder.get()
-    creation = module.get_global_var(creation.name_hint)
-    replacer = _SlotReplacer(module, global_vars)
+    return _fill_slots(builder.get(), global_vars, before)
+
+
+def open_slots(module: tvm.IRModule, names: Mapping[Slot, str]) -> tvm.IRModule:
+    """Put packed functions, looked up by `names` when the library is loaded, where the KV cache is
+    created, and remove the kernels that were there before."""
+    before = [slot_function(module, slot) for slot in names]
+    return _fill_slots(
+        module, {slot: relax.ExternFunc(name) for slot, name in names.items()}, before
+    )
+
+
+def _fill_slots(
+    module: tvm.IRModule,
+    functions: Mapping[Slot, relax.Expr],
+    before: Sequence[tvm.ir.GlobalVar],
+) -> tvm.IRModule:
+    """`module` with `functions` in the slots and without the kernels `before`."""
+    creation = find_creation(module)
+    replacer = _SlotReplacer(module, functions)
     replacer.builder_.update_func(creation, replacer.visit_expr(module[creation]))
-    assert set(replacer.replaced) == set(kernels), (replacer.replaced, kernels)
+    assert set(replacer.replaced) == set(functions), (replacer.replaced, functions)
     module = replacer.builder_.get()
     dropped = {global_var.name_hint for global_var in before}
     return tvm.IRModule(

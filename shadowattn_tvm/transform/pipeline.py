@@ -21,6 +21,7 @@ from .attach_metadata import AttachMetadata
 from .attach_shadow_attention import AttachShadowAttention, require_attachable
 from .dispatch_linear import DispatchLinear
 from .kv_cache_slots import find_creation
+from .open_prefill_slots import OpenPrefillSlots
 from .progress import BeginPhase, DumpModule, PhaseCallback
 from .schedule_fallback import ScheduleFallback
 
@@ -40,6 +41,8 @@ class PipelineOptions:
     metadata : what `_metadata` will say, without `memory_usage`.
     report : told when each phase begins.
     debug_dump : folder for the IR after each phase, or None.
+    open_prefill : leave the prefill slots to functions found when the library is loaded; not with
+        a plan.
     """
 
     target: tvm.target.Target
@@ -55,6 +58,7 @@ class PipelineOptions:
     metadata: Mapping[str, Any]
     report: PhaseCallback
     debug_dump: Path | None = None
+    open_prefill: bool = False
 
 
 def require_supported(module: tvm.IRModule, options: PipelineOptions) -> None:
@@ -86,6 +90,9 @@ def _attach_attention(options: PipelineOptions) -> list[tvm.transform.Pass]:
     dense = AttachDenseAttention(
         options.attention, options.features, options.rope_theta, options.rope_scaling
     )
+    if options.open_prefill:
+        assert options.shadow is None, "an open library has no plan of its own"
+        return [dense, OpenPrefillSlots()]
     if options.shadow is None:
         return [dense]
     return [dense, AttachShadowAttention(options.shadow, options.features)]
