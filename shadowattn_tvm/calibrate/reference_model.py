@@ -88,6 +88,26 @@ class ReferenceModel:
         head = "model.embed_tokens.weight" if self.config.tie_word_embeddings else "lm_head.weight"
         return functional.linear(hidden, self._weights[head])
 
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """Hidden states `[rows, hidden_size]` before the first layer, of ids `[rows]` int64."""
+        return self._weights["model.embed_tokens.weight"][token_ids]
+
+    def run_layer(
+        self, layer: int, x: Tensor, positions: Tensor, attend: AttentionFunction
+    ) -> Tensor:
+        """Hidden states after one layer, of `x` before it; both `[rows, hidden_size]`.
+
+        `positions` `[rows]` turn the rotary embedding. There is no past: which rows attend to
+        which is up to `attend`, so that the rows may be several sequences.
+        """
+        rotation = _Rotation(positions, self._frequencies)
+        x = x + self._attention(layer, x, rotation, _LayerCache(), attend)
+        return x + self._mlp(layer, x)
+
+    def final_norm(self, x: Tensor) -> Tensor:
+        """What `logits` takes, of hidden states `[rows, hidden_size]` after the last layer."""
+        return self._norm(x, "model.norm.weight")
+
     def _norm(self, x: Tensor, name: str) -> Tensor:
         mean_square = x.pow(2).mean(-1, keepdim=True)
         return x * torch.rsqrt(mean_square + self.config.rms_norm_eps) * self._weights[name]
