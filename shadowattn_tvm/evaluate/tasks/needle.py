@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import random
 
+from ..context import EvaluationContext
 from .puzzle import Puzzle
+from .retrieval import RetrievalResult, run_retrieval
 
 PLACES = (
     *("library", "garden", "station", "museum", "kitchen", "castle", "school", "theatre"),
@@ -33,3 +35,8 @@ def needle_puzzle(rng: random.Random) -> Puzzle:
         for place, word in zip(places, words, strict=True)
     )
     return Puzzle(facts, f"The secret word of the {places[0]} is", words[0])
+
+
+def run_needle(context: EvaluationContext) -> RetrievalResult:
+    """The task `needle`; see `retrieval`."""
+    return run_retrieval(context, "needle", needle_puzzle)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 
+from ..context import EvaluationContext
 from .puzzle import Puzzle
+from .retrieval import RetrievalResult, run_retrieval
 
 NAMES = (
     *("Alice", "Robert", "Maria", "Thomas", "Helen", "David", "Susan", "Peter"),
@@ -29,3 +31,8 @@ def passkey_puzzle(rng: random.Random) -> Puzzle:
         for name, key in zip(names, keys, strict=True)
     )
     return Puzzle(facts, f"The pass key of {names[0]} is", str(keys[0]))
+
+
+def run_passkey(context: EvaluationContext) -> RetrievalResult:
+    """The task `passkey`; see `retrieval`."""
+    return run_retrieval(context, "passkey", passkey_puzzle)
