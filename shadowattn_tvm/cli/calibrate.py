@@ -1,4 +1,4 @@
-"""`shadowattn calibrate`: model directory + corpus -> plan."""
+"""`shadowattn calibrate`: model directory + corpora -> plan."""
 
 from __future__ import annotations
 
@@ -10,20 +10,36 @@ import typer
 
 from ..corpora import read_documents
 from ..errors import ConfigError
-from ..plan import save_plan
-from .progress import console, progress_bar
+from ..plan import BucketGrid, Pilot, Plan, Sharing, save_plan
+from .calibration_methods import METHODS, MethodInputs, choose_method
+from .plan_pairs import window_pairs
+from .progress import console, progress_bar, stages
+from .values import one_of, parse_layers
 
-METHODS = ("uniform",)
+PARTIAL_SUFFIX = ".partial"
+"""Beside the plan: what is measured so far, to go on from after an interruption."""
 
 
 def calibrate(
     model: Annotated[Path, typer.Argument(help="Model directory made by convert_weight.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Plan to write (.json).")],
-    method: Annotated[str, typer.Option(help=f"One of: {', '.join(METHODS)}.")] = "uniform",
+    method: Annotated[
+        str | None,
+        typer.Option(help=f"One of: {', '.join(METHODS)}; by default uniform."),
+    ] = None,
     ratio: Annotated[
-        float,
-        typer.Option(help="Past fraction computed exactly, over all layers and heads."),
-    ] = 0.2,
+        float | None,
+        typer.Option(
+            help="Past fraction computed exactly, over all layers and heads, with k_min and dense "
+            "layers inside it; by default 0.2."
+        ),
+    ] = None,
+    ratios: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep ratios to build the plan around, as they are (plan import-profile)."
+        ),
+    ] = None,
     corpus: Annotated[
         list[str] | None,
         typer.Option(
@@ -31,45 +47,126 @@ def calibrate(
             "them; may be given several times."
         ),
     ] = None,
-    sigma: Annotated[float, typer.Option(help="Step of the scale buckets.")] = 0.5,
-    k_min: Annotated[int, typer.Option(help="Fewest positions a sparse head keeps.")] = 64,
-    dense_layers: Annotated[
-        str, typer.Option(help="Layers computed exactly, as '0,1'; '' for none.")
-    ] = "0",
-    num_windows: Annotated[int, typer.Option(help="Windows of the corpus to read.", min=1)] = 8,
-    window_tokens: Annotated[
-        int | None, typer.Option(help="Tokens in a window; by default 1024.", min=2)
+    num_windows: Annotated[
+        int | None, typer.Option(help="Windows to read; the default depends on the method.", min=1)
     ] = None,
+    ablation_windows: Annotated[
+        int, typer.Option(help="Short windows that paper and ae measure importance on.", min=1)
+    ] = 128,
+    window_tokens: Annotated[
+        int | None, typer.Option(help="Tokens in a window; by default 2048.", min=2)
+    ] = None,
+    chunk_tokens: Annotated[
+        int | None,
+        typer.Option(help="Tokens prefilled together; by default the model directory's.", min=1),
+    ] = None,
+    k_min: Annotated[
+        int | None, typer.Option(help="Fewest positions a sparse head keeps; by default 32.")
+    ] = None,
+    dense_layers: Annotated[
+        str | None,
+        typer.Option(
+            help="Layers computed exactly, as '0,1'; '' for none. By default 0 for uniform, none "
+            "for the others."
+        ),
+    ] = None,
+    share_group: Annotated[
+        bool, typer.Option(help="The query heads of a KV head share their lists.")
+    ] = False,
+    query_block: Annotated[
+        int, typer.Option(help="Queries that share a list: 1, 8, 16, 32, 64 or 128.")
+    ] = 1,
+    sigma: Annotated[float, typer.Option(help="Step of the scale buckets, between 0 and 1.")] = 0.5,
+    buckets_per_axis: Annotated[
+        int, typer.Option(help="Scales on offer for Q, and for K: 1, 3 or 5.")
+    ] = 3,
+    pilot_bits: Annotated[int, typer.Option(help="Of the quantized Q and K: 8 or 4.")] = 8,
+    center_keys: Annotated[
+        bool, typer.Option(help="Subtract the corpus' mean key before quantizing.")
+    ] = False,
+    hadamard: Annotated[bool, typer.Option(help="Rotate Q and K before quantizing.")] = False,
+    score_bits: Annotated[
+        int | None,
+        typer.Option(help="8 requantizes scores; 32 doesn't. By default 8 where lists are shared."),
+    ] = None,
+    requant_percentile: Annotated[
+        float, typer.Option(help="Of the observed factors, the static one; with 8 score bits.")
+    ] = 5.0,
+    requant_margin: Annotated[
+        float, typer.Option(help="Part of that factor left off, against clamping.")
+    ] = 0.03,
 ) -> None:
-    """Measure a model's scales on a corpus and write the plan."""
+    """Measure a model's scales on a corpus, spread the budget over its heads, write the plan.
+
+    An interrupted run, started again with the same options, goes on where it was.
+    """
     from ..weights import open_model_directory
 
-    if method not in METHODS:
-        raise ConfigError(f"unknown method {method!r}: expected one of {', '.join(METHODS)}")
+    choice, budget = choose_method(method, ratios, ratio)
+    if ratios is not None and dense_layers is not None:
+        raise ConfigError(
+            f"expected --dense-layers or --ratios, got both ({dense_layers!r}, {ratios}): layers "
+            "whose given ratios are all 1 are dense"
+        )
+    pooled = share_group or query_block > 1
+    documents = read_documents(corpus or ["pydoc"])
     directory = open_model_directory(model)
     _require_torch()
-    from ..calibrate import calibrate_uniform
+    from ..calibrate import DEFAULT_K_MIN, CalibrationSettings
+    from ..calibrate import calibrate as calibrate_model
 
+    if not 0.0 < sigma < 1.0:
+        raise ConfigError(f"expected a bucket step sigma between 0 and 1, got {sigma}")
+    settings = CalibrationSettings(
+        ratio=budget,
+        k_min=DEFAULT_K_MIN if k_min is None else k_min,
+        dense_layers=choice.dense_layers if dense_layers is None else parse_layers(dense_layers),
+        buckets=BucketGrid(
+            sigma=sigma, per_axis=one_of("--buckets-per-axis", buckets_per_axis, (1, 3, 5))
+        ),
+        pilot=Pilot(
+            bits=one_of("--pilot-bits", pilot_bits, (8, 4)),
+            center_keys=center_keys,
+            hadamard_rotation=hadamard,
+            score_bits=one_of("--score-bits", score_bits or (8 if pooled else 32), (8, 32)),
+        ),
+        sharing=Sharing(
+            gqa_group=share_group,
+            query_block=one_of("--query-block", query_block, (1, 8, 16, 32, 64, 128)),
+        ),
+        num_windows=num_windows or choice.num_windows,
+        window_tokens=window_tokens,
+        prefill_chunk_tokens=chunk_tokens,
+        requant_percentile=requant_percentile,
+        requant_margin=requant_margin,
+    )
+    partial = output.with_name(output.name + PARTIAL_SUFFIX)
     with progress_bar() as bar:
-        task = bar.add_task("windows", total=None)
-        plan = calibrate_uniform(
+        plan = calibrate_model(
             directory,
-            ratio,
-            read_documents(corpus or ["pydoc"]),
-            sigma=sigma,
-            k_min=k_min,
-            dense_layers=_parse_layers(dense_layers),
-            num_windows=num_windows,
-            window_tokens=window_tokens,
-            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+            documents,
+            choice.name,
+            choice.load(MethodInputs(documents, ablation_windows)),
+            settings,
+            partial_path=partial,
+            progress=stages(bar),
         )
     save_plan(plan, output)
+    partial.unlink(missing_ok=True)
+    _report(plan)
+    print(output)
+
+
+def _report(plan: Plan) -> None:
+    model, made = plan.model, plan.provenance
+    pairs = window_pairs(plan)
     console.print(
-        f"{plan.model.num_layers} layers of {plan.model.num_q_heads} heads, past fraction "
-        f"{plan.past_fraction:.4f}, dense layers {list(plan.dense_layers)}",
+        f"{model.num_layers} layers of {model.num_q_heads} heads, dense layers "
+        f"{list(plan.dense_layers)}; prompts of {made.window_tokens} tokens in chunks of "
+        f"{made.prefill_chunk_tokens} compute {pairs.past_fraction:.2%} of the past, "
+        f"{pairs.total_fraction:.2%} of all pairs",
         highlight=False,
     )
-    print(output)
 
 
 def _require_torch() -> None:
@@ -79,10 +176,3 @@ def _require_torch() -> None:
             "calibration needs torch, which is not installed: "
             "pip install 'shadowattn-tvm[calibrate]'"
         )
-
-
-def _parse_layers(text: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not all(part.isascii() and part.isdigit() for part in parts):
-        raise ConfigError(f"--dense-layers: expected numbers as '0,1', got {text!r}")
-    return tuple(int(part) for part in parts)

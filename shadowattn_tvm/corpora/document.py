@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 
@@ -15,10 +15,12 @@ class Document:
     ----------
     name : where it is from, short: a file's name, a topic, an article.
     text : all of it.
+    source : what the user named to get it; sources take turns when windows are sampled.
     """
 
     name: str
     text: str
+    source: str = field(default="", compare=False)
 
     @cached_property
     def sha256(self) -> str:

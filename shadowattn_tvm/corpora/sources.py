@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import ConfigError
@@ -33,7 +34,7 @@ def read_documents(sources: Sequence[str]) -> tuple[Document, ...]:
     by_hash: dict[str, Document] = {}
     for source in sources:
         for document in _read_source(source):
-            by_hash.setdefault(document.sha256, document)
+            by_hash.setdefault(document.sha256, replace(document, source=source))
     return tuple(by_hash.values())
 
 

@@ -19,6 +19,9 @@ class TextEncoder(Protocol):
     def encode(self, text: str) -> list[int]: ...
 
 
+_Tokenized = tuple[Document, NDArray[np.int64]]
+
+
 @dataclass(frozen=True)
 class Window:
     """A run of consecutive tokens of one document.
@@ -48,10 +51,10 @@ def sample_windows(
 ) -> tuple[Window, ...]:
     """Up to `max_windows` windows of `window_tokens` tokens each, the prefix included.
 
-    Documents long enough take turns until there are enough windows or no more room; where there
-    are fewer windows than documents, the documents used are evenly spaced among them. Within a
-    document windows are evenly spaced and don't overlap. In the result, too, documents take turns.
-    The same arguments give the same windows.
+    Sources take turns until there are enough windows or no more room, and within a source its
+    documents that are long enough; where there are fewer windows than documents, the documents used
+    are evenly spaced among them. Within a document windows are evenly spaced and don't overlap. In
+    the result, too, sources and documents take turns. The same arguments give the same windows.
 
     Raises `ConfigError` for sizes that can't be, when no document is long enough, and when fewer
     than `min_documents` are (or fewer windows than that are asked for).
@@ -73,30 +76,58 @@ def sample_windows(
             f"expected at least {min_documents} documents of {text_tokens} tokens or more, got "
             f"{len(long_enough)} of {len(documents)}; add longer texts or ask for shorter windows"
         )
-    if max_windows < len(long_enough):
-        step = len(long_enough) / max_windows
-        long_enough = [long_enough[int(turn * step)] for turn in range(max_windows)]
-    shares = _fill_in_turns([len(ids) // text_tokens for _, ids in long_enough], max_windows)
+    sources: dict[str, list[_Tokenized]] = {}
+    for document, ids in long_enough:
+        sources.setdefault(document.source, []).append((document, ids))
+    rooms = [sum(len(ids) // text_tokens for _, ids in found) for found in sources.values()]
+    shares = _fill_in_turns(rooms, max_windows)
     prefix = np.asarray(prefix_ids, np.int64)
-    windows = []
-    for turn in range(max(shares)):
-        for (document, ids), share in zip(long_enough, shares, strict=True):
-            if turn < share:
-                # Strides of at least one window, the last window inside the document.
-                start = turn * ids.size // share
-                run = ids[start : start + text_tokens]
-                windows.append(
-                    Window(document.name, document.sha256, start, np.concatenate([prefix, run]))
-                )
-    return tuple(windows)
+    by_source = [
+        _windows_of_source(found, share, text_tokens, prefix)
+        for found, share in zip(sources.values(), shares, strict=True)
+    ]
+    windows = tuple(_in_turns(by_source))
+    num_documents = len({window.document_sha256 for window in windows})
+    if num_documents < min_documents:
+        raise ConfigError(
+            f"expected windows from at least {min_documents} documents, got {max_windows} windows "
+            f"from {num_documents}, as sources take turns; ask for more windows"
+        )
+    return windows
+
+
+def _windows_of_source(
+    found: Sequence[_Tokenized], wanted: int, text_tokens: int, prefix: NDArray[np.int64]
+) -> list[Window]:
+    if wanted < len(found):
+        found = [found[turn * len(found) // wanted] for turn in range(wanted)]
+    shares = _fill_in_turns([len(ids) // text_tokens for _, ids in found], wanted)
+    by_document = []
+    for (document, ids), share in zip(found, shares, strict=True):
+        # Strides of at least one window, the last window inside the document.
+        starts = [turn * ids.size // share for turn in range(share)]
+        runs = [np.concatenate([prefix, ids[start : start + text_tokens]]) for start in starts]
+        by_document.append(
+            [
+                Window(document.name, document.sha256, start, run)
+                for start, run in zip(starts, runs, strict=True)
+            ]
+        )
+    return _in_turns(by_document)
+
+
+def _in_turns(lists: Sequence[Sequence[Window]]) -> list[Window]:
+    """The first of each, then the second of each, and so on."""
+    longest = max(map(len, lists), default=0)
+    return [items[turn] for turn in range(longest) for items in lists if turn < len(items)]
 
 
 def _tokenize_long(
     documents: Sequence[Document], tokenizer: TextEncoder, text_tokens: int
-) -> list[tuple[Document, NDArray[np.int64]]]:
+) -> list[_Tokenized]:
     """The documents of at least `text_tokens` tokens, with their tokens. Raises `ConfigError` when
     there is none."""
-    found: list[tuple[Document, NDArray[np.int64]]] = []
+    found: list[_Tokenized] = []
     longest = 0
     for document in documents:
         # A token is at least a byte: most documents that are too short need not be tokenized.

@@ -1,0 +1,26 @@
+"""Option values that Typer can't check: choices of numbers, lists of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from ..errors import ConfigError
+
+Choice = TypeVar("Choice", bound=int)
+
+
+def one_of(option: str, value: int, choices: Sequence[Choice]) -> Choice:
+    """`value` as one of `choices`. Raises `ConfigError` naming the option."""
+    for choice in choices:
+        if value == choice:
+            return choice
+    raise ConfigError(f"{option}: expected one of {', '.join(map(str, choices))}, got {value}")
+
+
+def parse_layers(text: str) -> tuple[int, ...]:
+    """The layers of `--dense-layers`. Raises `ConfigError`."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise ConfigError(f"--dense-layers: expected numbers as '0,1', got {text!r}")
+    return tuple(int(part) for part in parts)
