@@ -28,11 +28,7 @@ from ..transform import OPEN_SLOT_FUNCTIONS
 from ..transform.kv_cache_slots import Slot
 from ..weights import ModelDirectory
 from .attention import AttentionImplementation
-from .slot_adapter import paged_slot, ragged_slot
-
-SlotFunction = Callable[..., Any]
-"""What a prefill slot holds: the parameters of `tir_kernels.dense_paged_prefill` or
-`dense_ragged_prefill`, `sm_scale` carrying the layer id."""
+from .slot_adapter import Observer, SlotFunction, observed_paged_slot, paged_slot, ragged_slot
 
 
 class OpenModel:
@@ -86,10 +82,16 @@ class OpenModel:
             ragged=ragged_slot(implementation.ragged),
         )
 
-    @property
-    def dense_paged(self) -> SlotFunction:
-        """The dense kernel of the paged slot, for implementations that observe."""
-        return self._paged
+    def observe(self, observe: Observer) -> None:
+        """From now on attend densely, and show `observe` every chunk's queries, keys and values
+        first."""
+        attention = attention_spec(self._architecture)
+        self.use_kernels(paged=observed_paged_slot(self._paged, observe, attention))
+
+    def current(self) -> Callable[[], None]:
+        """A function that brings back what it attends with now."""
+        slots = dict(self._current)
+        return lambda: self._current.update(slots)
 
     def _dispatcher(self, slot: Slot) -> SlotFunction:
         current = self._current  # not self: the library would keep the model, and it the library

@@ -17,7 +17,15 @@ Attend = Callable[[int, Floats, Floats, Floats], AttentionState]
 """`AttentionImplementation.paged` or `.ragged`."""
 
 
-def paged_slot(attend: Attend, attention: AttentionSpec) -> Callable[..., None]:
+Observer = Callable[[int, Floats, Floats, Floats], None]
+"""Called with layer, `q` (m, Hq, D) and the past's `k`, `v` (n, Hkv, D): views, not to be kept."""
+
+SlotFunction = Callable[..., Any]
+"""What a prefill slot holds: the parameters of `tir_kernels.dense_paged_prefill` or
+`dense_ragged_prefill`, `sm_scale` carrying the layer id."""
+
+
+def paged_slot(attend: Attend, attention: AttentionSpec) -> SlotFunction:
     """`attend` as a paged prefill kernel: the sequence's keys and values out of its pages."""
 
     def call(
@@ -38,15 +46,25 @@ def paged_slot(attend: Attend, attention: AttentionSpec) -> Callable[..., None]:
         sm_scale: float,
     ) -> None:
         assert causal == 0, "the runtime asks for every older key"
-        queries = _one_sequence(q, q_indptr)
-        first, end = _view(page_indptr)
-        k, v = past_of(pages, _view(page_values)[first:end], int(_view(length_info)[0]), attention)
-        _store(attend(int(sm_scale), queries, k, v), output, lse)
+        chunk = _chunk(attention, q, q_indptr, pages, page_indptr, page_values, length_info)
+        _store(attend(int(sm_scale), *chunk), output, lse)
 
     return call
 
 
-def ragged_slot(attend: Attend) -> Callable[..., None]:
+def observed_paged_slot(
+    kernel: SlotFunction, observe: Observer, attention: AttentionSpec
+) -> SlotFunction:
+    """`kernel`, a paged prefill, with `observe` called before it."""
+
+    def call(*arguments: Any) -> None:
+        observe(int(arguments[-1]), *_chunk(attention, *arguments[:_NUM_CHUNK_ARGUMENTS]))
+        kernel(*arguments)
+
+    return call
+
+
+def ragged_slot(attend: Attend) -> SlotFunction:
     """`attend` as a ragged prefill kernel."""
 
     def call(
@@ -72,12 +90,25 @@ def ragged_slot(attend: Attend) -> Callable[..., None]:
     return call
 
 
-def past_of(
-    pages: Any, page_ids: NDArray[np.integer], last_page_tokens: int, attention: AttentionSpec
-) -> tuple[Floats, Floats]:
-    """K and V, each (n, Hkv, D) float32, of the sequence in `page_ids`."""
-    k, v = sequence_pages(attention, _view(pages), page_ids, last_page_tokens)
-    return k.astype(np.float32, copy=False), v.astype(np.float32, copy=False)
+_NUM_CHUNK_ARGUMENTS = 6
+
+
+def _chunk(
+    attention: AttentionSpec,
+    q: Any,
+    q_indptr: Any,
+    pages: Any,
+    page_indptr: Any,
+    page_values: Any,
+    length_info: Any,
+) -> tuple[Floats, Floats, Floats]:
+    """Queries (m, Hq, D), and keys and values (n, Hkv, D) of the one sequence's past."""
+    queries = _one_sequence(q, q_indptr)
+    first, end = _view(page_indptr)
+    k, v = sequence_pages(
+        attention, _view(pages), _view(page_values)[first:end], int(_view(length_info)[0])
+    )
+    return queries, k.astype(np.float32, copy=False), v.astype(np.float32, copy=False)
 
 
 def _one_sequence(rows: Any, indptr: Any) -> Floats:

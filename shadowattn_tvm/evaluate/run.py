@@ -1,0 +1,156 @@
+"""An evaluation from start to end: text, libraries, tasks, result file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+
+from ..compiler import Phase, compile_library
+from ..compiler.kernel_parameters import shadow_spec
+from ..compiler.overrides import apply_overrides
+from ..corpora import read_documents
+from ..errors import ConfigError
+from ..plan import Plan
+from ..runtime.session import Session, load_weights
+from ..runtime.tokenizer import ModelTokenizer
+from ..weights import ModelDirectory
+from .budget import prefill_budget
+from .context import EvaluationContext, EvaluationSettings, Progress
+from .held_out import HeldOut, held_out
+from .open_model import OpenModel, open_model
+from .results import (
+    EvaluatedCorpus,
+    EvaluatedDocument,
+    EvaluationRecord,
+    Results,
+    describe_model,
+    describe_plan,
+    these_versions,
+    this_machine,
+)
+from .tasks import TASKS
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """What to evaluate on what.
+
+    Attributes
+    ----------
+    tasks : names in `tasks.TASKS`.
+    corpus : sources for `corpora.read_documents`.
+    settings : sizes and limits.
+    command : what the user typed, for the record.
+    """
+
+    tasks: tuple[str, ...]
+    corpus: tuple[str, ...]
+    settings: EvaluationSettings
+    command: tuple[str, ...] = ()
+
+
+def evaluate(
+    directory: ModelDirectory,
+    plan: Plan,
+    request: EvaluationRequest,
+    *,
+    on_phase: Callable[[Phase], None] = lambda phase: None,
+    progress: Progress = lambda what, done, total: None,
+) -> EvaluationRecord:
+    """Run the tasks on the plan's compiled library, beside the dense one.
+
+    Raises `ConfigError` (unknown tasks, sizes out of range, too little text), `PlanError` (a plan
+    for another model), `CompileError`, `LibraryError`, `WeightsError`.
+    """
+    require_tasks(request.tasks)
+    tokenizer = ModelTokenizer.from_directory(directory.path)
+    prefix_ids = tuple(directory.chat_config.conv_template.system_prefix_token_ids or ())
+    texts = held_out(read_documents(request.corpus), plan, tokenizer, prefix_ids, request.settings)
+    context = make_context(
+        directory, plan, texts, request.settings, on_phase=on_phase, progress=progress
+    )
+    spec = shadow_spec(plan, context.architecture)
+    settings = request.settings
+    results = {name: TASKS[name](context) for name in TASKS if name in request.tasks}
+    return EvaluationRecord(
+        created=datetime.now(UTC),
+        command=request.command,
+        versions=these_versions(),
+        machine=this_machine(),
+        model=describe_model(directory),
+        plan=describe_plan(plan),
+        corpus=_corpus(request.corpus, texts),
+        budget=prefill_budget(spec, settings.context_tokens, settings.prefill_chunk_tokens),
+        results=Results.model_validate(results),
+    )
+
+
+def make_context(
+    directory: ModelDirectory,
+    plan: Plan,
+    texts: HeldOut,
+    settings: EvaluationSettings,
+    *,
+    on_phase: Callable[[Phase], None] = lambda phase: None,
+    progress: Progress = lambda what, done, total: None,
+) -> EvaluationContext:
+    """Compile (or find in the cache) and load both libraries. The weights are held once."""
+    limits = (
+        f"context_window_size={settings.context_tokens};"
+        f"prefill_chunk_size={settings.prefill_chunk_tokens}"
+    )
+    architecture = apply_overrides(directory.architecture, limits)
+    libraries = [
+        compile_library(directory, variant, overrides=limits, on_phase=on_phase).path
+        for variant in (None, plan)
+    ]
+    weights = load_weights(directory)
+    dense, shadow = (Session(directory, library, weights=weights) for library in libraries)
+
+    @cache
+    def opened() -> OpenModel:
+        return open_model(
+            directory,
+            context_tokens=settings.context_tokens,
+            prefill_chunk_tokens=settings.prefill_chunk_tokens,
+            weights=weights,
+        )
+
+    return EvaluationContext(
+        directory=directory,
+        architecture=architecture,
+        tokenizer=ModelTokenizer.from_directory(directory.path),
+        plan=plan,
+        documents=texts.documents,
+        windows=texts.windows,
+        prefix_ids=tuple(directory.chat_config.conv_template.system_prefix_token_ids or ()),
+        dense=dense,
+        shadow=shadow,
+        open_model=opened,
+        settings=settings,
+        progress=progress,
+    )
+
+
+def require_tasks(names: Sequence[str]) -> None:
+    """Raise `ConfigError` unless there are names and all are known."""
+    unknown = [name for name in names if name not in TASKS]
+    if unknown or not names:
+        raise ConfigError(
+            f"expected tasks out of {', '.join(TASKS)}, got {', '.join(unknown) or 'none'}"
+        )
+
+
+def _corpus(sources: tuple[str, ...], texts: HeldOut) -> EvaluatedCorpus:
+    windows = Counter(window.document_sha256 for window in texts.windows)
+    return EvaluatedCorpus(
+        sources=sources,
+        documents=tuple(
+            EvaluatedDocument(name=d.name, sha256=d.sha256, windows=windows[d.sha256])
+            for d in texts.documents
+        ),
+        left_out=texts.left_out,
+    )
