@@ -51,6 +51,7 @@ def measure_ablation(
     num_windows: int = DEFAULT_ABLATION_WINDOWS,
     window_tokens: int = DEFAULT_ABLATION_WINDOW_TOKENS,
     store: Path | None = None,
+    model: ReferenceModel | None = None,
     on_progress: AblationProgress | None = None,
 ) -> Ablation:
     """Measure a model directory, or take what was measured before with the same inputs.
@@ -60,6 +61,7 @@ def measure_ablation(
     num_windows, window_tokens : how much of the documents to read; shorter texts give fewer.
     store : where the measurement is kept and resumed from, a file; by default
         `ablations/KEY.json` in the cache folder (`SHADOWATTN_CACHE`).
+    model : the directory's, where it is loaded already.
     on_progress : see `AblationProgress`; not called where nothing is left to do.
 
     Raises `ConfigError` for sizes that can't be, texts too short and a stored file that isn't this
@@ -94,7 +96,7 @@ def measure_ablation(
     done = _read(path, inputs)
     if done is not None and done.complete:
         return done
-    model = ReferenceModel.load(directory)
+    model = model or ReferenceModel.load(directory)
     batches = [
         ShortWindows(model, ids)
         for ids in torch.split(token_ids, max(1, _BATCH_TOKENS // window_tokens))

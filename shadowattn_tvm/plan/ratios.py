@@ -107,6 +107,11 @@ class RatioProfile(_Document):
     def num_q_heads(self) -> int:
         return len(self.keep_ratios[0])
 
+    @property
+    def dense_layers(self) -> tuple[int, ...]:
+        """The layers whose heads all keep everything."""
+        return tuple(i for i, row in enumerate(self.keep_ratios) if min(row) == 1.0)
+
     def require_shape(self, num_layers: int, num_q_heads: int) -> None:
         """Raise `PlanError` unless the ratios are for a model of this many layers and heads."""
         if (self.num_layers, self.num_q_heads) != (num_layers, num_q_heads):
