@@ -13,7 +13,9 @@ from .calibrate import calibrate
 from .chat import chat
 from .compile import compile_command
 from .convert_weight import convert_weight
+from .evaluate import eval_command
 from .fetch import fetch
+from .plan import plan_app
 
 EXIT_USER_MISTAKE = 2
 
@@ -27,8 +29,10 @@ app = typer.Typer(
 app.command()(fetch)
 app.command("convert_weight")(convert_weight)
 app.command()(calibrate)
+app.add_typer(plan_app, name="plan")
 app.command("compile")(compile_command)
 app.command()(chat)
+app.command("eval")(eval_command)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,0 +1,163 @@
+"""`shadowattn plan`: what it prints, draws and writes, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from shadowattn_tvm.cli import main
+from shadowattn_tvm.plan import Plan, load_ratios, save_plan
+from shadowattn_tvm.plan.summary import PlanSummary, ProfileSummary
+from tests.plan.tiny_plan import K_MIN
+
+Run = Callable[..., tuple[int, str, str]]
+
+PROFILE = b"1.0 1.00 \n0.25 0.125 \n0.5 3e-1 \n"
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command in a wide terminal; (exit code, stdout, stderr)."""
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as exit_info:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return int(exit_info.value.code or 0), captured.out, captured.err
+
+    return command
+
+
+@pytest.fixture
+def plan_file(tiny_plan: Plan, tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.json"
+    save_plan(tiny_plan, path)
+    return path
+
+
+@pytest.fixture
+def profile_file(tmp_path: Path) -> Path:
+    path = tmp_path / "profile.txt"
+    path.write_bytes(PROFILE)
+    return path
+
+
+def test_show_prints_the_plan(run: Run, plan_file: Path, tiny_plan: Plan) -> None:
+    code, out, err = run("plan", "show", plan_file)
+    assert (code, err) == (0, "")
+    for text in (
+        "tiny.json",
+        "3 layers, 6 query and 2 KV heads of 16",
+        "asked for 50.00%",
+        "over 256 tokens in chunks of 16",
+        "dense layers: 0",
+        "INT8 queries and keys",
+        "method uniform",
+        "1 windows of 256 tokens from text",
+    ):
+        assert text in out
+    rows = [line.split() for line in out.splitlines() if line.strip()[:1].isdigit()]
+    assert [row[0] for row in rows] == ["0", "1", "2"]
+    assert rows[0][1:3] == ["dense", "█" * 6]
+    assert rows[1][1:5] == ["25.0%", "25.0%", "25.0%", "▂" * 6]
+    scales = [head.q_scale for head in tiny_plan.layers[1].heads]
+    assert rows[1][5:8] == [f"{min(scales):.4f}", "-", f"{max(scales):.4f}"]
+
+
+def test_show_counts_pairs_as_the_runtime_does(run: Run, plan_file: Path, tmp_path: Path) -> None:
+    assert run("plan", "show", plan_file, "--json", tmp_path / "out.json")[0] == 0
+    summary = PlanSummary.model_validate_json((tmp_path / "out.json").read_text())
+    # A quarter of each past, at least K_MIN of it, in two layers of three; the first is dense.
+    past = sum(16 * start for start in range(0, 256, 16))
+    kept = sum(16 * min(start, max(K_MIN, start // 4)) for start in range(0, 256, 16))
+    chunks = 16 * (16 * 17 // 2)
+    budget = summary.budget
+    assert budget.past_fraction == pytest.approx((past + 2 * kept) / (3 * past))
+    assert budget.total_fraction == pytest.approx(
+        (past + 2 * kept + 3 * chunks) / (3 * (past + chunks))
+    )
+
+
+def test_show_takes_the_name_of_a_shipped_plan(run: Run) -> None:
+    code, out, _ = run("plan", "show", "smollm2-135m-r20")
+    assert code == 0
+    assert "30 layers, 9 query and 3 KV heads of 64" in out
+
+
+def test_show_draws(run: Run, plan_file: Path, tmp_path: Path) -> None:
+    code, out, _ = run("plan", "show", plan_file, "--plot", tmp_path / "map.svg")
+    assert code == 0
+    assert out
+    assert "tiny.json" in (tmp_path / "map.svg").read_text()  # the title, as a comment
+
+
+def test_a_profile_goes_in_and_out_unchanged(run: Run, profile_file: Path, tmp_path: Path) -> None:
+    ratios, exported = tmp_path / "ratios.json", tmp_path / "exported.txt"
+    assert run("plan", "import-profile", profile_file, "-o", ratios)[:2] == (0, f"{ratios}\n")
+    assert run("plan", "export-profile", ratios, "-o", exported)[:2] == (0, f"{exported}\n")
+    assert exported.read_bytes() == PROFILE
+    profile = load_ratios(ratios)
+    assert profile.keep_ratios == ((1.0, 1.0), (0.25, 0.125), (0.5, 0.3))
+    assert profile.dense_layers == (0,)
+    assert profile.source.name == "profile.txt"
+
+
+def test_ratios_are_shown_and_drawn(run: Run, profile_file: Path, tmp_path: Path) -> None:
+    ratios = tmp_path / "ratios.json"
+    run("plan", "import-profile", profile_file, "-o", ratios)
+    code, out, _ = run(
+        "plan", "show", ratios, "--json", tmp_path / "out.json", "--plot", tmp_path / "map.png"
+    )
+    assert code == 0
+    assert "3 layers of 2 query heads, mean 52.92%, 2 heads keep everything" in out
+    assert "profile.txt" in out
+    summary = ProfileSummary.model_validate_json((tmp_path / "out.json").read_text())
+    assert summary.layers[2].keep_ratio.min == 0.3
+    assert (tmp_path / "map.png").stat().st_size > 0
+
+
+def test_a_plan_is_exported_as_it_runs(run: Run, plan_file: Path, tmp_path: Path) -> None:
+    document = json.loads(plan_file.read_text())
+    document["layers"][0]["heads"][0]["keep_ratio"] = 0.5  # dense all the same
+    plan_file.write_text(json.dumps(document))
+    assert run("plan", "export-profile", plan_file, "-o", tmp_path / "p.txt")[0] == 0
+    dense, sparse = b"1.0 " * 6 + b"\n", b"0.25 " * 6 + b"\n"
+    assert (tmp_path / "p.txt").read_bytes() == dense + 2 * sparse
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "none.json"], "no plan or ratios at none.json"),
+        (["show", "gpt-9000"], "smollm2-135m-r20"),
+        (["show", "bad.json"], "expected JSON"),
+        (["show", "other.json"], "expected a ratios file"),
+        (["show", "smollm2-135m-r20", "--plot", "map.pdf"], ".png or .svg"),
+        (["import-profile", "none.txt", "-o", "r.json"], "can't read none.txt"),
+        (["import-profile", "bad.json", "-o", "r.json"], "line 1, column 1"),
+        (["export-profile", "none.json", "-o", "p.txt"], "no plan or ratios"),
+        (["import-profile", "bad.json"], "--output"),
+        (["draw"], "draw"),
+    ],
+)
+def test_mistakes_exit_with_two_and_write_nothing(
+    arguments: list[str],
+    message: str,
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bad.json").write_text("{")
+    Path("other.json").write_text('{"document": "shopping list"}')
+    before = sorted(tmp_path.iterdir())
+    code, out, err = run("plan", *arguments)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert sorted(tmp_path.iterdir()) == before

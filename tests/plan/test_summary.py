@@ -1,0 +1,78 @@
+"""The figures `plan show` prints."""
+
+from __future__ import annotations
+
+import pytest
+
+from shadowattn_tvm.plan import Pilot, Plan, RatioProfile, Sharing, plan_hash
+from shadowattn_tvm.plan.ratios import RatioSource, mean_ratio
+from shadowattn_tvm.plan.summary import (
+    Budget,
+    PlanSummary,
+    ProfileSummary,
+    Range,
+    describe_buckets,
+    describe_pilot,
+    describe_sharing,
+    summarize_plan,
+    summarize_profile,
+)
+
+BUDGET = Budget(window_tokens=256, prefill_chunk_tokens=16, past_fraction=0.5, total_fraction=0.55)
+
+
+def test_a_plan_in_figures(tiny_plan: Plan) -> None:
+    summary = summarize_plan(tiny_plan, BUDGET)
+    assert summary.plan_hash == plan_hash(tiny_plan)
+    assert summary.dense_layers == (0,)
+    assert [layer.dense for layer in summary.layers] == [True, False, False]
+    assert [layer.keep_ratio.mean for layer in summary.layers] == [1.0, 0.25, 0.25]
+    scales = [head.q_scale for head in tiny_plan.layers[1].heads]
+    assert summary.layers[1].q_scale == Range(
+        min=min(scales), mean=sum(scales) / len(scales), max=max(scales)
+    )
+    assert PlanSummary.model_validate_json(summary.model_dump_json()) == summary
+
+
+def test_a_profile_in_figures() -> None:
+    rows = ((1.0, 1.0), (1.0, 0.25))
+    profile = RatioProfile(
+        ratio=mean_ratio(rows),
+        source=RatioSource(name="p.txt", sha256="0" * 64),
+        keep_ratios=rows,
+    )
+    summary = summarize_profile(profile)
+    assert (summary.num_layers, summary.num_q_heads, summary.dense_heads) == (2, 2, 3)
+    assert [layer.dense for layer in summary.layers] == [True, False]
+    assert summary.layers[1].keep_ratio == Range(min=0.25, mean=0.625, max=1.0)
+    assert summary.layers[1].q_scale is None
+    assert ProfileSummary.model_validate_json(summary.model_dump_json()) == summary
+
+
+@pytest.mark.parametrize("values", [[0.1] * 3, [0.7] * 9, [1.0], [0.2, 0.4]])
+def test_a_mean_lies_in_its_range(values: list[float]) -> None:
+    got = Range.of(values)
+    assert got.min <= got.mean <= got.max
+    assert got.mean == pytest.approx(sum(values) / len(values))
+
+
+def test_sharing_in_words(tiny_plan: Plan) -> None:
+    def words(sharing: Sharing) -> str:
+        return describe_sharing(tiny_plan.model_copy(update={"sharing": sharing}))
+
+    assert words(Sharing()) == "a list per query head and query"
+    assert words(Sharing(query_block=32)) == "a list per query head and block of 32 queries"
+    assert "KV head's group" in words(Sharing(gqa_group=True))
+
+
+def test_pilot_and_buckets_in_words(tiny_plan: Plan) -> None:
+    assert describe_pilot(tiny_plan) == "INT8 queries and keys, INT32 scores"
+    pilot = Pilot(bits=4, center_keys=True, hadamard_rotation=True, score_bits=8)
+    assert describe_pilot(tiny_plan.model_copy(update={"pilot": pilot})) == (
+        "INT4 queries and keys, INT8 scores, centred keys, Hadamard rotation"
+    )
+    assert describe_buckets(tiny_plan) == "3 x 3 scale pairs a head, step 0.5"
+    single = tiny_plan.buckets.model_copy(update={"per_axis": 1})
+    assert describe_buckets(tiny_plan.model_copy(update={"buckets": single})) == (
+        "one scale pair a head"
+    )
