@@ -1,0 +1,263 @@
+"""What each kind of sweep compares: counterparts of the paper's Tables 4 and 6 and of its studies
+of the ratio, the number of scale buckets and their step, and of what we added."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from tir_kernels.spec import ShadowSpec
+
+from ..calibrate import UNIFORM_DENSE_LAYERS
+from ..compiler.kernel_parameters import attention_spec, shadow_spec
+from ..errors import ConfigError
+from ..plan import BucketGrid, Pilot, Plan, Sharing
+from .baselines import BlockSparse, NpuFull, SparseFloat
+from .sweep_cache import digest_of
+from .sweep_context import SweepContext
+from .sweep_document import Kind
+from .sweep_npu_scales import npu_scales
+from .sweep_points import SweepPoint, dense_point, implementation_point, plan_point
+from .sweep_variants import (
+    at_ratio,
+    reallocated,
+    uniform,
+    with_buckets,
+    with_pilot,
+    with_sharing,
+)
+
+RATIOS = (0.05, 0.1, 0.2, 0.3, 0.5)
+SIGMAS = (0.25, 0.35, 0.5, 0.7)
+BUCKETS_PER_AXIS: tuple[Literal[1, 3, 5], ...] = (1, 3, 5)
+PROBABILITY_BITS: tuple[Literal[8, 16], ...] = (8, 16)
+SHARINGS: Mapping[str, Sharing] = {
+    "per query and head": Sharing(),
+    "per head, 8 queries": Sharing(query_block=8),
+    "per group, 8 queries": Sharing(gqa_group=True, query_block=8),
+    "per group, 32 queries": Sharing(gqa_group=True, query_block=32),
+    "per group, 128 queries": Sharing(gqa_group=True, query_block=128),
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The points of a sweep, the one that others are compared with, and what to know of them."""
+
+    points: tuple[SweepPoint, ...]
+    base: str
+    notes: tuple[str, ...] = ()
+
+
+def ratio_points(context: SweepContext) -> Comparison:
+    """Accuracy by budget."""
+    points = []
+    for ratio in sorted({*RATIOS, context.plan.provenance.ratio}):
+        try:
+            plan = at_ratio(context, ratio)
+        except ConfigError:  # dense layers and k_min alone take more
+            continue
+        points.append(_plan_point(context, f"{ratio:.0%}", plan, ratio))
+    return Comparison(
+        tuple(points), f"{context.plan.provenance.ratio:.0%}", (_recalibrated_note(context),)
+    )
+
+
+def bucket_points(context: SweepContext) -> Comparison:
+    """Accuracy by the number of scale buckets."""
+    sigma = context.plan.buckets.sigma
+    points = [
+        _plan_point(
+            context,
+            _bucket_label(side),
+            with_buckets(context, BucketGrid(sigma=sigma, per_axis=side)),
+            side * side,
+        )
+        for side in BUCKETS_PER_AXIS
+    ]
+    return Comparison(tuple(points), _bucket_label(context.plan.buckets.per_axis))
+
+
+def sigma_points(context: SweepContext) -> Comparison:
+    """Accuracy by the step between buckets."""
+    side, own = context.plan.buckets.per_axis, context.plan.buckets.sigma
+    points = [
+        _plan_point(
+            context,
+            f"sigma {sigma}",
+            with_buckets(context, BucketGrid(sigma=sigma, per_axis=side)),
+            sigma,
+        )
+        for sigma in sorted({*SIGMAS, own})
+    ]
+    return Comparison(tuple(points), f"sigma {own}")
+
+
+def method_points(context: SweepContext) -> Comparison:
+    """Allocations of one budget: the plan's own, uniform ones, and those that were given."""
+    plan, own = context.plan, context.plan.provenance.method
+    points = [_plan_point(context, own, plan)]
+    dense = {"uniform": (), "uniform, layer 0 dense": UNIFORM_DENSE_LAYERS}
+    points += [
+        _plan_point(context, label, uniform(plan, layers))
+        for label, layers in dense.items()
+        if label != own
+    ]
+    points += [
+        _plan_point(context, label, reallocated(plan, ratios, ()))
+        for label, ratios in context.other_ratios.items()
+    ]
+    return Comparison(
+        tuple(points),
+        own,
+        ("All points have the base plan's scales, sharing and budget; only keep ratios differ.",),
+    )
+
+
+def sharing_points(context: SweepContext) -> Comparison:
+    """Who shares a list, each allocated for its own sharing."""
+    named = {_sharing_label(context.plan.sharing): context.plan.sharing, **SHARINGS}
+    points = [
+        _plan_point(context, label, with_sharing(context, sharing))
+        for label, sharing in named.items()
+    ]
+    return Comparison(
+        tuple(points), _sharing_label(context.plan.sharing), (_recalibrated_note(context),)
+    )
+
+
+def pilot_points(context: SweepContext) -> Comparison:
+    """How the estimate is computed, at the plan's ratios and sharing."""
+    pooled = context.plan.sharing.pooled
+    score_bits: tuple[Literal[8, 32], ...] = (8,) if pooled else (32, 8)
+    pilots = {
+        _pilot_label(pilot): pilot
+        for pilot in (
+            context.plan.pilot,
+            *(Pilot(score_bits=bits) for bits in score_bits),
+            Pilot(center_keys=True, hadamard_rotation=True, score_bits=score_bits[-1]),
+            Pilot(bits=4, score_bits=score_bits[-1]),
+            Pilot(bits=4, center_keys=True, hadamard_rotation=True, score_bits=score_bits[-1]),
+        )
+    }
+    points = [
+        _plan_point(context, label, with_pilot(context, pilot)) for label, pilot in pilots.items()
+    ]
+    return Comparison(
+        tuple(points), _pilot_label(context.plan.pilot), (_recalibrated_note(context),)
+    )
+
+
+def baseline_points(context: SweepContext) -> Comparison:
+    """The paper's baselines at the plan's budget, each head's own."""
+    spec = _spec(context)
+    return Comparison(
+        (
+            _plan_point(context, "shadowAttn", context.plan),
+            dense_point(spec, "C/G-Full"),
+            implementation_point(
+                "C/G-Sparse", digest_of("sparse float", spec), SparseFloat(spec), spec
+            ),
+            implementation_point(
+                "C/G-Block-Sparse", digest_of("block sparse", spec), BlockSparse(spec), spec
+            ),
+            *_npu_points(context),
+        ),
+        "shadowAttn",
+        (
+            "C/G-Sparse selects for each query and head, whatever the plan's sharing.",
+            _NPU_NOTE,
+        ),
+    )
+
+
+def ablation_points(context: SweepContext) -> Comparison:
+    """shadowAttn without its parts, and without all of them."""
+    plan = context.plan
+    flat = with_buckets(context, BucketGrid(sigma=plan.buckets.sigma, per_axis=1))
+    return Comparison(
+        (
+            _plan_point(context, "shadowAttn", plan),
+            _plan_point(context, "without buckets", flat),
+            _plan_point(context, "without per-head ratios", uniform(plan, ())),
+            *_npu_points(context),
+        ),
+        "shadowAttn",
+        (
+            "Without the pipeline the same numbers are computed in another order of time: it has "
+            "no effect on accuracy and is not measured here.",
+            "Without buckets there is one scale a head, its mean over the calibration text.",
+            _NPU_NOTE,
+        ),
+    )
+
+
+KINDS: Mapping[Kind, Callable[[SweepContext], Comparison]] = {
+    "ratio": ratio_points,
+    "buckets": bucket_points,
+    "sigma": sigma_points,
+    "method": method_points,
+    "sharing": sharing_points,
+    "pilot": pilot_points,
+    "baselines": baseline_points,
+    "ablation": ablation_points,
+}
+"""Each raises `ConfigError` and `PlanError` for a base plan or texts it can't vary."""
+
+_NPU_NOTE = (
+    "NPU-Full: static per-tensor INT8 queries, keys and values, probabilities in 8 or 16 bits; "
+    "scores stay INT32, softmax and output are float, so it is generous to NPU-Full."
+)
+
+
+def _plan_point(
+    context: SweepContext, label: str, plan: Plan, value: float | None = None
+) -> SweepPoint:
+    return plan_point(label, plan, context.directory.architecture, value)
+
+
+def _spec(context: SweepContext) -> ShadowSpec:
+    return shadow_spec(context.plan, context.directory.architecture)
+
+
+def _npu_points(context: SweepContext) -> list[SweepPoint]:
+    scales = npu_scales(context)
+    geometry = attention_spec(context.directory.architecture)
+    return [
+        implementation_point(
+            f"NPU-Full, {bits}-bit probabilities",
+            digest_of("npu full", scales, bits),
+            NpuFull(geometry, scales, bits),
+            None,
+        )
+        for bits in PROBABILITY_BITS
+    ]
+
+
+def _recalibrated_note(context: SweepContext) -> str:
+    return (
+        f"Variants are calibrated again on {context.calibration_windows} windows; the point of the "
+        "plan's own setting as well."
+    )
+
+
+def _bucket_label(side: int) -> str:
+    return "1 bucket" if side == 1 else f"{side * side} buckets"
+
+
+def _sharing_label(sharing: Sharing) -> str:
+    for label, known in SHARINGS.items():
+        if known == sharing:
+            return label
+    owner = "group" if sharing.gqa_group else "head"
+    return f"per {owner}, {sharing.query_block} queries"
+
+
+def _pilot_label(pilot: Pilot) -> str:
+    extras = [
+        name
+        for name, used in (("centred", pilot.center_keys), ("rotated", pilot.hadamard_rotation))
+        if used
+    ]
+    return ", ".join([f"INT{pilot.bits}", f"INT{pilot.score_bits} scores", *extras])
