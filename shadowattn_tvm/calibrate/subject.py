@@ -38,9 +38,8 @@ class Subject:
 
     @property
     def windows_for_scales(self) -> tuple[Window, ...]:
-        """At most `_SCALE_WINDOWS` of the windows, evenly spaced."""
-        number = min(len(self.windows), _SCALE_WINDOWS)
-        return tuple(self.windows[turn * len(self.windows) // number] for turn in range(number))
+        """The first of the windows: sources and documents take turns, so they are well mixed."""
+        return self.windows[:_SCALE_WINDOWS]
 
 
 def prepare_subject(

@@ -91,10 +91,9 @@ def test_few_windows_come_from_evenly_spaced_documents() -> None:
 
 
 def test_sources_take_turns_however_many_documents_they_have() -> None:
-    many = [Document(str(i), numbered(20 + i).text, "many") for i in range(4)]
-    windows = sample(
-        [*many, Document("one", numbered(90).text, "one")], window_tokens=10, max_windows=5
-    )
+    documents = [Document(str(i), numbered(20 + i).text, "many") for i in range(4)]
+    documents.append(Document("one", numbered(90).text, "one"))
+    windows = sample(documents, window_tokens=10, max_windows=5)
     assert [window.document for window in windows] == ["0", "one", "1", "one", "2"]
     with pytest.raises(ConfigError, match="at least 4 documents, got 4 windows from 3"):
         sample(documents, window_tokens=10, max_windows=4, min_documents=4)
