@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,7 @@ import typer
 from ..errors import ConfigError
 from .options import load_shadow_attn
 from .progress import console, progress_bar
+from .sweep import ABLATION, sweep
 
 if TYPE_CHECKING:  # the command line starts without what only some commands need
     from rich.progress import Progress, TaskID
@@ -50,6 +52,31 @@ def eval_command(
         int, typer.Option(help="Rows that recall looks at in each head and chunk.", min=1)
     ] = 16,
     seed: Annotated[int, typer.Option(help="Of what is drawn at random.")] = 0,
+    sweeps: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sweep",
+            help="Instead of tasks, compare variants of the plan: ratio, buckets, sigma, method, "
+            "sharing, pilot or baselines. May be repeated.",
+        ),
+    ] = None,
+    ablation: Annotated[
+        bool, typer.Option("--ablation", help="Likewise, the plan without its parts.")
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Folder for the tables and plots of sweeps.")
+    ] = None,
+    calibration_corpus: Annotated[
+        list[str] | None,
+        typer.Option(help="Text that variants are calibrated on; pydoc if left out."),
+    ] = None,
+    calibration_windows: Annotated[
+        int, typer.Option(help="Windows of it for each variant.", min=1)
+    ] = 4,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=PLAN.json, an allocation for --sweep method. May be repeated."),
+    ] = None,
 ) -> None:
     """Measure a plan on held-out text, on its compiled library, beside the dense one."""
     from ..evaluate import EvaluationRequest, EvaluationSettings, evaluate, save_record
@@ -59,22 +86,42 @@ def eval_command(
     if chosen is None:
         raise ConfigError("--plan: expected a plan to hold against the dense library, got 'off'")
     directory = open_model_directory(model)
+    settings = EvaluationSettings(
+        num_windows=windows,
+        context_tokens=context,
+        prefill_chunk_tokens=min(
+            context, prefill_chunk or directory.architecture.prefill_chunk_size
+        ),
+        min_windows=min_windows,
+        min_documents=min_documents,
+        seed=seed,
+        recall_windows=recall_windows,
+        recall_rows=recall_rows,
+    )
+    sources = tuple(corpus or ("pydoc",))
+    command = ("shadowattn", *sys.argv[1:])
+    kinds = [*(sweeps or ()), *((ABLATION,) if ablation else ())]
+    if kinds:
+        with progress_bar() as bar:
+            sweep(
+                directory,
+                chosen,
+                settings,
+                kinds=kinds,
+                corpus=sources,
+                calibration_corpus=calibration_corpus,
+                calibration_windows=calibration_windows,
+                against=against or (),
+                report_folder=report,
+                command=shlex.join(command),
+                progress=_Bars(bar),
+            )
+        return
     request = EvaluationRequest(
         tasks=tuple(filter(None, (name.strip() for name in tasks.split(",")))),
-        corpus=tuple(corpus or ("pydoc",)),
-        settings=EvaluationSettings(
-            num_windows=windows,
-            context_tokens=context,
-            prefill_chunk_tokens=min(
-                context, prefill_chunk or directory.architecture.prefill_chunk_size
-            ),
-            min_windows=min_windows,
-            min_documents=min_documents,
-            seed=seed,
-            recall_windows=recall_windows,
-            recall_rows=recall_rows,
-        ),
-        command=("shadowattn", *sys.argv[1:]),
+        corpus=sources,
+        settings=settings,
+        command=command,
     )
     with progress_bar() as bar:
         record = evaluate(directory, chosen, request, on_phase=_report_phase, progress=_Bars(bar))

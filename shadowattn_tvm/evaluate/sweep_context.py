@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..calibrate import Ratios
 from ..corpora import Document, Window
 from ..plan import Plan
 from ..weights import ModelDirectory
@@ -28,8 +27,8 @@ class SweepContext:
     calibration : texts that variants are calibrated on, never those of `windows`.
     calibration_windows : how many windows of them a variant is calibrated on.
     calibration_folder : where a variant's measurements are kept, to be used again; None keeps none.
-    other_ratios : further allocations for `method`, by name: `[layers, query heads]` in units of
-        1/65536.
+    others : plans of the same model for `method`, by name; only their keep ratios and dense layers
+        are read.
     cache : losses measured so far.
     progress : told as work proceeds.
     """
@@ -41,6 +40,6 @@ class SweepContext:
     calibration: tuple[Document, ...]
     calibration_windows: int
     calibration_folder: Path | None
-    other_ratios: Mapping[str, Ratios]
+    others: Mapping[str, Plan]
     cache: SweepCache
     progress: Progress

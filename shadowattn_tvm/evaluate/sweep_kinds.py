@@ -21,6 +21,7 @@ from .sweep_npu_scales import npu_scales
 from .sweep_points import SweepPoint, dense_point, implementation_point, plan_point
 from .sweep_variants import (
     at_ratio,
+    plan_ratios,
     reallocated,
     uniform,
     with_buckets,
@@ -105,8 +106,8 @@ def method_points(context: SweepContext) -> Comparison:
         if label != own
     ]
     points += [
-        _plan_point(context, label, reallocated(plan, ratios, ()))
-        for label, ratios in context.other_ratios.items()
+        _plan_point(context, label, reallocated(plan, plan_ratios(other), other.dense_layers))
+        for label, other in context.others.items()
     ]
     return Comparison(
         tuple(points),
