@@ -66,13 +66,14 @@ def evaluate(
     for another model), `CompileError`, `LibraryError`, `WeightsError`.
     """
     require_tasks(request.tasks)
+    architecture = apply_overrides(directory.architecture, _limits(request.settings))
     tokenizer = ModelTokenizer.from_directory(directory.path)
     prefix_ids = tuple(directory.chat_config.conv_template.system_prefix_token_ids or ())
     texts = held_out(read_documents(request.corpus), plan, tokenizer, prefix_ids, request.settings)
     context = make_context(
         directory, plan, texts, request.settings, on_phase=on_phase, progress=progress
     )
-    spec = shadow_spec(plan, context.architecture)
+    spec = shadow_spec(plan, architecture)
     settings = request.settings
     results = {name: TASKS[name](context) for name in TASKS if name in request.tasks}
     return EvaluationRecord(
@@ -98,10 +99,7 @@ def make_context(
     progress: Progress = lambda what, done, total: None,
 ) -> EvaluationContext:
     """Compile (or find in the cache) and load both libraries. The weights are held once."""
-    limits = (
-        f"context_window_size={settings.context_tokens};"
-        f"prefill_chunk_size={settings.prefill_chunk_tokens}"
-    )
+    limits = _limits(settings)
     architecture = apply_overrides(directory.architecture, limits)
     libraries = [
         compile_library(directory, variant, overrides=limits, on_phase=on_phase).path
@@ -142,6 +140,14 @@ def require_tasks(names: Sequence[str]) -> None:
         raise ConfigError(
             f"expected tasks out of {', '.join(TASKS)}, got {', '.join(unknown) or 'none'}"
         )
+
+
+def _limits(settings: EvaluationSettings) -> str:
+    """The libraries' limits, as overrides."""
+    return (
+        f"context_window_size={settings.context_tokens};"
+        f"prefill_chunk_size={settings.prefill_chunk_tokens}"
+    )
 
 
 def _corpus(sources: tuple[str, ...], texts: HeldOut) -> EvaluatedCorpus:

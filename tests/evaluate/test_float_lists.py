@@ -42,7 +42,7 @@ def test_pooling_adds_probabilities_not_scores() -> None:
     k[0, 0, 0] = k[1, 0, 1] = 1.0
     q[0, 0, 0] = 400.0
     q[1:, 0, 1] = 16.0
-    importance = pooled_scores(GEOMETRY, range(0, 1), q, k)
+    importance = pooled_scores(GEOMETRY, range(1), q, k)
     p = 1 / (1 + np.exp(-4.0))
     np.testing.assert_allclose(importance, [1 + 2 * (1 - p), 2 * p])
     assert importance[1] > importance[0]

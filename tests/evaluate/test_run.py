@@ -1,0 +1,157 @@
+"""An evaluation from the command line to the result file, on the tiny model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from shadowattn_tvm.cli import main
+from shadowattn_tvm.errors import ConfigError, OutputError
+from shadowattn_tvm.evaluate import load_record, save_record
+from shadowattn_tvm.evaluate.results import EvaluationRecord
+from shadowattn_tvm.plan import Plan, plan_hash, save_plan
+from shadowattn_tvm.weights import ModelDirectory
+from tests.plan.tiny_plan import make_plan
+
+SIZES = ["--context", "256", "--prefill-chunk", "16", "--windows", "4", "--min-windows", "4"]
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as exit_info:
+        main(["eval", *map(str, arguments)])
+    return int(exit_info.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def plan_file(tiny_plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("plan") / "plan.json"
+    save_plan(tiny_plan, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def result_file(
+    tiny_directory: ModelDirectory,
+    plan_file: Path,
+    tiny_texts: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    path = tmp_path_factory.mktemp("results") / "result.json"
+    texts = [f"--corpus={tiny_texts / f'text-{i}.txt'}" for i in range(4)]
+    tasks = "--tasks=ppl, recall,agreement"
+    code = run(tiny_directory.path, "--plan", plan_file, tasks, *texts, *SIZES, "--json", path)
+    assert code == 0
+    return path
+
+
+def test_the_file_has_the_promised_fields(
+    result_file: Path, tiny_plan: Plan, tiny_directory: ModelDirectory
+) -> None:
+    document = json.loads(result_file.read_text())
+    assert 0.25 < document["budget"]["past_fraction"] < document["budget"]["total_fraction"] < 1.0
+    results = document["results"]
+    assert set(results["recall"]) >= {"mean", "worst_decile"}
+    ppl = results["ppl"]
+    assert set(ppl) >= {"dense", "shadow", "relative_percent", "ci95_percent", "windows"}
+    fields = {"document", "start_token", "tokens", "nll_dense", "nll_shadow"}
+    assert all(set(window) >= fields for window in ppl["windows"])
+    assert results["agreement"]["greedy_match"] <= 1.0
+    assert results["passkey"] is None
+    assert document["plan"]["hash"] == plan_hash(tiny_plan)
+    assert document["model"]["weight_hash"] == tiny_directory.weight_hash
+    assert [d["name"] for d in document["corpus"]["documents"]] == [
+        f"text-{i}.txt" for i in range(4)
+    ]
+    assert document["command"][0] == "shadowattn"
+
+
+def test_the_table_shows_every_figure(
+    result_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rich.console import Console
+
+    from shadowattn_tvm.evaluate.table import record_table
+
+    record = load_record(result_file)
+    Console(width=150).print(record_table(record))
+    shown = capsys.readouterr().out
+    assert f"{record.budget.past_fraction:.2%}" in shown
+    assert record.results.ppl is not None
+    assert f"{record.results.ppl.relative_percent:+.3f} %" in shown
+    assert record.results.recall is not None
+    assert f"{record.results.recall.worst_decile:.4f}" in shown
+
+
+def test_a_record_survives_its_file(result_file: Path, tmp_path: Path) -> None:
+    record = load_record(result_file)
+    save_record(record, tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_text() == result_file.read_text()
+    assert isinstance(record, EvaluationRecord)
+
+
+def test_a_damaged_result_file_is_named(result_file: Path, tmp_path: Path) -> None:
+    document = json.loads(result_file.read_text())
+    document["budget"]["past_fraction"] = 2.0
+    document["surprise"] = 1
+    (tmp_path / "bad.json").write_text(json.dumps(document))
+    with pytest.raises(ConfigError, match=r"budget\.past_fraction") as info:
+        load_record(tmp_path / "bad.json")
+    assert "surprise" in str(info.value)
+
+
+def test_a_place_that_can_not_be_written_leaves_nothing(result_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError):
+        save_record(load_record(result_file), tmp_path / "file" / "result.json")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tasks", "recall,chess"], "got chess"),
+        (["--tasks", ","], "got none"),
+        (["--plan", "off"], "got 'off'"),
+        (["--corpus", "nowhere"], "no corpus 'nowhere'"),
+        (["--min-windows", "20"], "at least 20 windows"),
+        (["--context", "100000"], "context_window_size"),
+        (["--tasks", "passkey"], "at least 1024 tokens"),
+    ],
+)
+def test_mistakes_exit_with_two(
+    arguments: list[str],
+    message: str,
+    tiny_directory: ModelDirectory,
+    plan_file: Path,
+    tiny_texts: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    defaults = {"--plan": str(plan_file), "--corpus": str(tiny_texts)}
+    given = [item for pair in defaults.items() if pair[0] not in arguments for item in pair]
+    assert run(tiny_directory.path, *given, *SIZES, *arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_on_smollm2(smollm2_dir: Callable[[str], ModelDirectory], tmp_path: Path) -> None:
+    """A few windows of Python's own documentation; sparse at a fifth, it stays close to dense."""
+    directory = smollm2_dir("q0f32")
+    save_plan(make_plan(directory, keep_ratio=0.2), tmp_path / "plan.json")
+    tasks = ["--tasks", "recall,ppl,agreement"]
+    sizes = ["--windows", 3, "--min-windows", 3, "--recall-windows", 3, "--context", 1024]
+    result = tmp_path / "result.json"
+    code = run(directory.path, "--plan", tmp_path / "plan.json", *tasks, *sizes, "--json", result)
+    assert code == 0
+    results = load_record(result).results
+    assert results.ppl is not None
+    assert 1.0 < results.ppl.dense < 60.0
+    assert -5.0 < results.ppl.relative_percent < 30.0
+    assert results.recall is not None
+    assert 0.5 < results.recall.mean <= 1.0
+    assert results.agreement is not None
+    assert results.agreement.greedy_match > 0.5
