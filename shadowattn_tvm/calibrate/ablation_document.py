@@ -102,4 +102,5 @@ class Ablation(_Document):
 
 def load_ablation(path: Path) -> Ablation:
     """Read a measurement. Raises `ConfigError` naming what is not as expected."""
-    return validated(Ablation, read_json_object(path), f"{path}: not an ablation measurement")
+    where = f"{path}: not an ablation measurement (delete it to measure again)"
+    return validated(Ablation, read_json_object(path), where)
