@@ -21,7 +21,7 @@ from tir_kernels.features import cpu_features
 from tir_kernels.shadow_prefill import shadow_paged_prefill
 from tir_kernels.spec import ShadowSpec
 
-from ..compiler import compile_open_library, resolve_target
+from ..compiler import Phase, compile_open_library, resolve_target
 from ..compiler.kernel_parameters import attention_spec
 from ..runtime.session import Session, Weights
 from ..transform import OPEN_SLOT_FUNCTIONS
@@ -120,11 +120,12 @@ def open_model(
     context_tokens: int,
     prefill_chunk_tokens: int,
     weights: Weights | None = None,
+    on_phase: Callable[[Phase], None] = lambda phase: None,
 ) -> OpenModel:
     """Compile (once; it is cached) and load the open library. Raises `ConfigError`,
     `CompileError`, `LibraryError`, `WeightsError`."""
     limits = f"context_window_size={context_tokens};prefill_chunk_size={prefill_chunk_tokens}"
-    library = compile_open_library(directory, overrides=limits)
+    library = compile_open_library(directory, overrides=limits, on_phase=on_phase)
     return OpenModel(directory, library.path, weights=weights)
 
 

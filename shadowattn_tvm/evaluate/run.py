@@ -115,6 +115,7 @@ def make_context(
             context_tokens=settings.context_tokens,
             prefill_chunk_tokens=settings.prefill_chunk_tokens,
             weights=weights,
+            on_phase=on_phase,
         )
 
     return EvaluationContext(
