@@ -1,4 +1,4 @@
-"""Specs of every kind of pilot and sharing, with random parameters, for shapes of the tiny model."""
+"""Specs of every kind of pilot and sharing, with random parameters."""
 
 from __future__ import annotations
 

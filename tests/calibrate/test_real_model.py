@@ -9,9 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from shadowattn_tvm.calibrate import ReferenceModel, calibrate_uniform
+from shadowattn_tvm.calibrate import (
+    CalibrationSettings,
+    ReferenceModel,
+    ShadowAttention,
+    calibrate,
+    fisher_ratios,
+    uniform_ratios,
+)
+from shadowattn_tvm.cli.plan_pairs import window_pairs
+from shadowattn_tvm.compiler.kernel_parameters import shadow_spec
 from shadowattn_tvm.corpora import read_documents
-from shadowattn_tvm.plan import load_plan, save_plan
+from shadowattn_tvm.plan import Plan, load_plan, save_plan
 from shadowattn_tvm.runtime.tokenizer import ModelTokenizer
 from shadowattn_tvm.weights import ModelDirectory
 
@@ -44,20 +53,22 @@ def test_logits_equal_hugging_face(
 def test_one_plan_serves_both_quantizations(
     smollm2_dir: Callable[[str], ModelDirectory], tmp_path: Path
 ) -> None:
+    settings = CalibrationSettings(
+        ratio=0.2, num_windows=1, window_tokens=256, prefill_chunk_tokens=128, k_min=16
+    )
     plans = [
-        calibrate_uniform(
+        calibrate(
             smollm2_dir(quantization),
-            0.2,
             read_documents(["pydoc"]),
-            window_tokens=256,
-            num_windows=1,
-            prefill_chunk_tokens=128,
+            "uniform",
+            uniform_ratios,
+            settings,
         )
         for quantization in ("q0f32", "q4f32_1")
     ]
     plain, quantized = plans
     assert plain.model.fingerprint == quantized.model.fingerprint
-    assert plain.past_fraction == pytest.approx(0.2)
+    assert window_pairs(plain).past_fraction == pytest.approx(0.2, abs=0.01)
     for field in ("q_scale", "k_scale"):
         scales = [
             [getattr(head, field) for layer in plan.layers for head in layer.heads]
@@ -67,3 +78,32 @@ def test_one_plan_serves_both_quantizations(
         np.testing.assert_allclose(scales[1], scales[0], rtol=0.3)
     save_plan(plain, tmp_path / "plan.json")
     assert load_plan(tmp_path / "plan.json") == plain
+
+
+@pytest.mark.slow
+def test_fisher_costs_less_than_uniform_at_the_same_budget(
+    smollm2_dir: Callable[[str], ModelDirectory],
+) -> None:
+    directory = smollm2_dir("q0f32")
+    documents = read_documents(["pydoc"])
+    settings = CalibrationSettings(
+        ratio=0.15, num_windows=2, window_tokens=640, prefill_chunk_tokens=128, k_min=8
+    )
+    # Of another topic than the windows of calibration, which are the first and the middle one.
+    ids = np.array(ModelTokenizer.from_directory(directory.path).encode(documents[3].text)[:640])
+    model = ReferenceModel.load(directory)
+
+    def divergence(plan: Plan) -> float:
+        """Mean KL divergence from the dense model's next-token distribution, nats."""
+        spec = shadow_spec(plan, directory.architecture)
+        with torch.inference_mode():
+            dense = model.logits(model.prefill(ids, chunk_tokens=128))
+            hidden = model.prefill(ids, chunk_tokens=128, attend=ShadowAttention(spec))
+            p, q = dense.log_softmax(-1), model.logits(hidden).log_softmax(-1)
+        return float((p.exp() * (p - q)).sum(-1).mean())
+
+    fisher = calibrate(directory, documents, "fisher", fisher_ratios, settings)
+    uniform = calibrate(directory, documents, "uniform", uniform_ratios, settings)
+    assert window_pairs(fisher).past_fraction <= 0.15
+    assert window_pairs(uniform).past_fraction <= 0.15
+    assert 0.0 < divergence(fisher) < 0.5 * divergence(uniform)
