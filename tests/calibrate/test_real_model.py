@@ -56,6 +56,7 @@ def test_one_plan_serves_both_quantizations(
     settings = CalibrationSettings(
         ratio=0.2, num_windows=1, window_tokens=256, prefill_chunk_tokens=128, k_min=16
     )
+    documents = read_documents(["pydoc"])
     plans = [
         calibrate(
             smollm2_dir(quantization),
