@@ -6,6 +6,7 @@ from .full import Full
 from .npu_full import NpuFull
 from .recency import RecencyOnly
 from .selective import with_uniform_ratio
+from .shadow_twin import ShadowTwin
 from .sparse_float import SparseFloat
 from .static_scales import ScaleObserver, StaticScales
 
@@ -15,6 +16,7 @@ __all__ = [
     "NpuFull",
     "RecencyOnly",
     "ScaleObserver",
+    "ShadowTwin",
     "SparseFloat",
     "StaticScales",
     "with_uniform_ratio",
