@@ -16,7 +16,7 @@ from ..compiler.kernel_parameters import shadow_spec
 from ..corpora import Document, Window
 from ..plan import CorpusDocument, Plan, PlannedModel, Provenance
 from ..weights import ModelDirectory, model_fingerprint
-from .allocation import Ratios
+from .allocation import Ratios, sparse_pairs
 from .budget import PairBudget
 from .draft import draft_layers
 from .progress import StageProgress, silent
@@ -85,6 +85,9 @@ def calibrate(
     subject = prepare_subject(directory, documents, settings)
     architecture = directory.architecture
     budget = PairBudget(subject.window_tokens, subject.prefill_chunk_tokens, settings.k_min)
+    if method_name != "ratios":  # which are kept as they are
+        shape = (architecture.num_hidden_layers, architecture.num_attention_heads)
+        sparse_pairs(settings.ratio, shape, settings.dense_layers, budget)
     model = PlannedModel(
         name=directory.path.name,
         fingerprint=model_fingerprint(directory),

@@ -58,13 +58,7 @@ def test_one_plan_serves_both_quantizations(
     )
     documents = read_documents(["pydoc"])
     plans = [
-        calibrate(
-            smollm2_dir(quantization),
-            read_documents(["pydoc"]),
-            "uniform",
-            uniform_ratios,
-            settings,
-        )
+        calibrate(smollm2_dir(quantization), documents, "uniform", uniform_ratios, settings)
         for quantization in ("q0f32", "q4f32_1")
     ]
     plain, quantized = plans

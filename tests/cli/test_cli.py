@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from shadowattn_tvm.cli import main
-from shadowattn_tvm.plan import Plan, save_plan
+from shadowattn_tvm.plan import Plan, Sharing, load_plan, save_plan
 from shadowattn_tvm.weights import ModelDirectory
 from tests.weights.tiny import Tiny, write_gguf
 
@@ -93,6 +93,16 @@ def test_mistakes_about_a_model_name_what_was_expected(
         (["calibrate", model, "--ratio", "7", "-o", tmp_path / "p.json"], "7"),
         (["calibrate", model, "--ratio", "0.1", "-o", tmp_path / "p.json"], "dense"),
         (["calibrate", model, "--dense-layers", "x", "-o", tmp_path / "p.json"], "'0,1'"),
+        (["calibrate", model, "--query-block", "7", "-o", tmp_path / "p.json"], "1, 8, 16"),
+        (["calibrate", model, "--sigma", "1", "-o", tmp_path / "p.json"], "sigma"),
+        (
+            ["calibrate", model, "--ratios", plan_file, "-o", tmp_path / "p.json"],
+            "expected a ratios file",
+        ),
+        (
+            ["calibrate", model, "--ratios", "r.json", "--ratio", "1", "-o", tmp_path / "p.json"],
+            "--ratio or --ratios",
+        ),
         (
             ["calibrate", model, "--corpus", tmp_path / "no.txt", "-o", tmp_path / "p.json"],
             "no.txt",
@@ -106,6 +116,28 @@ def test_mistakes_about_a_model_name_what_was_expected(
             err
         )
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_calibrating_leaves_a_plan_and_nothing_else(
+    run: Run, tiny_directory: ModelDirectory, tmp_path: Path
+) -> None:
+    (tmp_path / "text").mkdir()
+    for name in ("one.txt", "two.txt"):
+        (tmp_path / "text" / name).write_text(f"{name}: over the hills and far away. " * 30)
+    output = tmp_path / "made" / "plan.json"
+    code, out, err = run(
+        *("calibrate", tiny_directory.path, "-o", output, "--method", "fisher", "--ratio", "0.4"),
+        *("--corpus", tmp_path / "text" / "one.txt", "--corpus", tmp_path / "text"),
+        *("--window-tokens", "128", "--num-windows", "3", "--k-min", "6"),
+        *("--share-group", "--query-block", "8", "--center-keys"),
+    )
+    assert (code, out) == (0, f"{output}\n")
+    assert "of the past" in err
+    assert [path.name for path in output.parent.iterdir()] == ["plan.json"]
+    plan = load_plan(output)
+    assert [document.name for document in plan.provenance.corpus] == ["one.txt", "two.txt"]
+    assert plan.sharing == Sharing(gqa_group=True, query_block=8)
+    assert (plan.pilot.center_keys, plan.pilot.score_bits, plan.k_min) == (True, 8, 6)
 
 
 def test_convert_prints_the_directory_it_made(run: Run, tmp_path: Path) -> None:
