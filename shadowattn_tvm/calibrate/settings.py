@@ -10,8 +10,9 @@ from ..plan import BucketGrid, Pilot, Sharing
 DEFAULT_WINDOW_TOKENS = 2048
 """Pasts of several chunks, as long as the prompts that sparsity is for."""
 
-DEFAULT_K_MIN = 32
-"""Short pasts stay exact: there sparsity saves next to nothing. See docs/calibration.md."""
+DEFAULT_K_MIN = 16
+"""Few enough that a head which hardly looks back costs little: on SmolLM2-135M at 10 % of the past,
+32 raises the predicted loss by 6 %, 64 by 40 %, and 1 lowers it by 8 %."""
 
 
 @dataclass(frozen=True)

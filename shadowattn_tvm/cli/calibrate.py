@@ -61,7 +61,7 @@ def calibrate(
         typer.Option(help="Tokens prefilled together; by default the model directory's.", min=1),
     ] = None,
     k_min: Annotated[
-        int | None, typer.Option(help="Fewest positions a sparse head keeps; by default 32.")
+        int | None, typer.Option(help="Fewest positions a sparse head keeps; by default 16.")
     ] = None,
     dense_layers: Annotated[
         str | None,

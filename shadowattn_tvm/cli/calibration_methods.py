@@ -72,7 +72,7 @@ def _ae(inputs: MethodInputs) -> Method:
 METHODS: Mapping[str, MethodChoice] = {
     # The first layer attends diffusely: at the same budget, dense costs it less than thin.
     "uniform": MethodChoice("uniform", _uniform, dense_layers=(0,)),
-    "fisher": MethodChoice("fisher", _fisher, num_windows=16),
+    "fisher": MethodChoice("fisher", _fisher, num_windows=12),
     "paper": MethodChoice("paper", _paper),
     "ae": MethodChoice("ae", _ae),
 }
