@@ -11,18 +11,19 @@ from tir_kernels.spec import ShadowSpec
 
 from ..calibrate import UNIFORM_DENSE_LAYERS
 from ..compiler.kernel_parameters import attention_spec, shadow_spec
-from ..errors import ConfigError
-from ..plan import BucketGrid, Pilot, Plan, Sharing
+from ..plan import BucketGrid, Pilot, Plan
 from .baselines import BlockSparse, NpuFull, SparseFloat
 from .sweep_cache import digest_of
 from .sweep_context import SweepContext
 from .sweep_document import Kind
+from .sweep_labels import SHARINGS, bucket_label, pilot_label, sharing_label
 from .sweep_npu_scales import npu_scales
 from .sweep_points import SweepPoint, dense_point, implementation_point, plan_point
 from .sweep_variants import (
     at_ratio,
     plan_ratios,
     reallocated,
+    smallest_ratio,
     uniform,
     with_buckets,
     with_pilot,
@@ -33,13 +34,6 @@ RATIOS = (0.05, 0.1, 0.2, 0.3, 0.5)
 SIGMAS = (0.25, 0.35, 0.5, 0.7)
 BUCKETS_PER_AXIS: tuple[Literal[1, 3, 5], ...] = (1, 3, 5)
 PROBABILITY_BITS: tuple[Literal[8, 16], ...] = (8, 16)
-SHARINGS: Mapping[str, Sharing] = {
-    "per query and head": Sharing(),
-    "per head, 8 queries": Sharing(query_block=8),
-    "per group, 8 queries": Sharing(gqa_group=True, query_block=8),
-    "per group, 32 queries": Sharing(gqa_group=True, query_block=32),
-    "per group, 128 queries": Sharing(gqa_group=True, query_block=128),
-}
 
 
 @dataclass(frozen=True)
@@ -53,15 +47,19 @@ class Comparison:
 
 def ratio_points(context: SweepContext) -> Comparison:
     """Accuracy by budget."""
-    points = []
-    for ratio in sorted({*RATIOS, context.plan.provenance.ratio}):
-        try:
-            plan = at_ratio(context, ratio)
-        except ConfigError:  # dense layers and k_min alone take more
-            continue
-        points.append(_plan_point(context, f"{ratio:.0%}", plan, ratio))
+    own, least = context.plan.provenance.ratio, smallest_ratio(context.plan)
+    points = [
+        _plan_point(context, f"{ratio:.0%}", at_ratio(context, ratio), ratio)
+        for ratio in sorted({*RATIOS, own})
+        if ratio >= least
+    ]
     return Comparison(
-        tuple(points), f"{context.plan.provenance.ratio:.0%}", (_recalibrated_note(context),)
+        tuple(points),
+        f"{own:.0%}",
+        (
+            _recalibrated_note(context),
+            f"Dense layers and k_min take {least:.1%} of the past: budgets start there.",
+        ),
     )
 
 
@@ -71,13 +69,13 @@ def bucket_points(context: SweepContext) -> Comparison:
     points = [
         _plan_point(
             context,
-            _bucket_label(side),
+            bucket_label(side),
             with_buckets(context, BucketGrid(sigma=sigma, per_axis=side)),
             side * side,
         )
         for side in BUCKETS_PER_AXIS
     ]
-    return Comparison(tuple(points), _bucket_label(context.plan.buckets.per_axis))
+    return Comparison(tuple(points), bucket_label(context.plan.buckets.per_axis))
 
 
 def sigma_points(context: SweepContext) -> Comparison:
@@ -118,13 +116,13 @@ def method_points(context: SweepContext) -> Comparison:
 
 def sharing_points(context: SweepContext) -> Comparison:
     """Who shares a list, each allocated for its own sharing."""
-    named = {_sharing_label(context.plan.sharing): context.plan.sharing, **SHARINGS}
+    named = {sharing_label(context.plan.sharing): context.plan.sharing, **SHARINGS}
     points = [
         _plan_point(context, label, with_sharing(context, sharing))
         for label, sharing in named.items()
     ]
     return Comparison(
-        tuple(points), _sharing_label(context.plan.sharing), (_recalibrated_note(context),)
+        tuple(points), sharing_label(context.plan.sharing), (_recalibrated_note(context),)
     )
 
 
@@ -133,7 +131,7 @@ def pilot_points(context: SweepContext) -> Comparison:
     pooled = context.plan.sharing.pooled
     score_bits: tuple[Literal[8, 32], ...] = (8,) if pooled else (32, 8)
     pilots = {
-        _pilot_label(pilot): pilot
+        pilot_label(pilot): pilot
         for pilot in (
             context.plan.pilot,
             *(Pilot(score_bits=bits) for bits in score_bits),
@@ -146,7 +144,7 @@ def pilot_points(context: SweepContext) -> Comparison:
         _plan_point(context, label, with_pilot(context, pilot)) for label, pilot in pilots.items()
     ]
     return Comparison(
-        tuple(points), _pilot_label(context.plan.pilot), (_recalibrated_note(context),)
+        tuple(points), pilot_label(context.plan.pilot), (_recalibrated_note(context),)
     )
 
 
@@ -241,24 +239,3 @@ def _recalibrated_note(context: SweepContext) -> str:
         f"Variants are calibrated again on {context.calibration_windows} windows; the point of the "
         "plan's own setting as well."
     )
-
-
-def _bucket_label(side: int) -> str:
-    return "1 bucket" if side == 1 else f"{side * side} buckets"
-
-
-def _sharing_label(sharing: Sharing) -> str:
-    for label, known in SHARINGS.items():
-        if known == sharing:
-            return label
-    owner = "group" if sharing.gqa_group else "head"
-    return f"per {owner}, {sharing.query_block} queries"
-
-
-def _pilot_label(pilot: Pilot) -> str:
-    extras = [
-        name
-        for name, used in (("centred", pilot.center_keys), ("rotated", pilot.hadamard_rotation))
-        if used
-    ]
-    return ", ".join([f"INT{pilot.bits}", f"INT{pilot.score_bits} scores", *extras])

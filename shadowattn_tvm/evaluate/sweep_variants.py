@@ -52,6 +52,14 @@ def plan_budget(plan: Plan) -> PairBudget:
     return PairBudget(source.window_tokens, source.prefill_chunk_tokens, plan.k_min)
 
 
+def smallest_ratio(plan: Plan) -> float:
+    """What the plan's dense layers and k_min alone take of the past, 0..1."""
+    budget, num_layers = plan_budget(plan), plan.model.num_layers
+    dense = len(plan.dense_layers)
+    least = dense * budget.total + (num_layers - dense) * budget.kept(0)
+    return least / (num_layers * budget.total)
+
+
 def reallocated(plan: Plan, weights: Ratios, dense_layers: Sequence[int]) -> Plan:
     """The plan with keep ratios in proportion to `weights` instead, in `dense_layers` 1, at the
     budget the plan was made for. Raises `ConfigError` where k_min and dense layers take more."""

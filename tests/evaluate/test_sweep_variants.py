@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from shadowattn_tvm.calibrate import past_fraction
+from shadowattn_tvm.errors import ConfigError
 from shadowattn_tvm.evaluate.sweep_variants import (
     plan_budget,
     plan_ratios,
     reallocated,
+    smallest_ratio,
     uniform,
 )
 from shadowattn_tvm.plan import Plan, Sharing
@@ -82,3 +84,16 @@ def test_heads_that_share_lists_get_one_ratio(plan: Plan) -> None:
     )
     assert (groups == groups[:, :, :1]).all()
     assert len(np.unique(groups)) > 1
+
+
+def test_the_smallest_ratio_is_the_smallest_that_can_be_allocated(plan: Plan) -> None:
+    least = smallest_ratio(plan)
+    assert 0.0 < least < 1.0
+
+    def at(ratio: float) -> Plan:
+        source = plan.provenance.model_copy(update={"ratio": ratio})
+        return uniform(plan.model_copy(update={"provenance": source}), plan.dense_layers)
+
+    assert _fraction(at(least + 1e-6)) <= least + 1e-6
+    with pytest.raises(ConfigError, match="raise the ratio"):
+        at(least - 1e-3)
