@@ -60,6 +60,13 @@ def calibrate(
         int | None,
         typer.Option(help="Tokens prefilled together; by default the model directory's.", min=1),
     ] = None,
+    measurements: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where to keep what is measured, for plans of other ratios; by default it is "
+            "removed when the plan is written."
+        ),
+    ] = None,
     k_min: Annotated[
         int | None, typer.Option(help="Fewest positions a sparse head keeps; by default 16.")
     ] = None,
@@ -140,7 +147,7 @@ def calibrate(
         requant_percentile=requant_percentile,
         requant_margin=requant_margin,
     )
-    partial = output.with_name(output.name + PARTIAL_SUFFIX)
+    partial = measurements or output.with_name(output.name + PARTIAL_SUFFIX)
     with progress_bar() as bar:
         plan = calibrate_model(
             directory,
@@ -152,7 +159,8 @@ def calibrate(
             progress=stages(bar),
         )
     save_plan(plan, output)
-    partial.unlink(missing_ok=True)
+    if measurements is None:
+        partial.unlink(missing_ok=True)
     _report(plan)
     print(output)
 

@@ -140,6 +140,24 @@ def test_calibrating_leaves_a_plan_and_nothing_else(
     assert (plan.pilot.center_keys, plan.pilot.score_bits, plan.k_min) == (True, 8, 6)
 
 
+def test_measurements_are_kept_when_asked_for(
+    run: Run, tiny_directory: ModelDirectory, tmp_path: Path
+) -> None:
+    (tmp_path / "text.txt").write_text("Over the hills and far away. " * 30)
+    kept = tmp_path / "m.npz"
+    common = (
+        *("calibrate", tiny_directory.path, "--measurements", kept, "--k-min", "6"),
+        *("--corpus", tmp_path / "text.txt", "--window-tokens", "128", "--num-windows", "1"),
+    )
+    assert run(*common, "--ratio", "0.5", "-o", tmp_path / "a.json")[0] == 0
+    before = kept.read_bytes()
+    assert run(*common, "--ratio", "0.7", "-o", tmp_path / "b.json")[0] == 0
+    assert kept.read_bytes() == before  # nothing was measured again
+    assert (
+        load_plan(tmp_path / "b.json").past_fraction > load_plan(tmp_path / "a.json").past_fraction
+    )
+
+
 def test_convert_prints_the_directory_it_made(run: Run, tmp_path: Path) -> None:
     source = tmp_path / "tiny.gguf"
     write_gguf(source, Tiny(), Tiny().weights())
