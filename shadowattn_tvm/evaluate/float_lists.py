@@ -21,7 +21,8 @@ Indices = NDArray[np.integer]
 def head_scores(attention: AttentionSpec, head: int, q: Floats, k: Floats) -> Doubles:
     """Scores (m, n) of one head: `q` (m, Hq, D), `k` (n, Hkv, D); times the softmax scale."""
     keys = k[:, head // attention.group_size].astype(np.float64)
-    scores: Doubles = q[:, head].astype(np.float64) @ keys.T
+    # Not by BLAS: its threads would wait actively on the cores that the model's kernels run on.
+    scores: Doubles = np.einsum("id,jd->ij", q[:, head].astype(np.float64), keys)
     return scores * attention.sm_scale
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import tvm
 from numpy.typing import NDArray
@@ -28,9 +30,9 @@ class KernelLists:
     def __call__(self, layer: int, q: Floats, k: Floats) -> NDArray[np.int32]:
         """(m, Hq, n) int32: of each row of `q` (m, Hq, D), the keys among `k` (n, Hkv, D) it would
         attend to come first, ascending, as many as its head keeps; what follows is undefined."""
-        num_keys, num_queries, num_heads = len(k), q.shape[0], q.shape[1]
-        lists = tvm.runtime.tensor(np.zeros((num_queries, num_heads, num_keys), np.int32))
-        counts = tvm.runtime.tensor(np.zeros((num_queries, num_heads), np.int32))
+        num_keys, rows = len(k), q.shape[:2]
+        lists = tvm.runtime.empty((*rows, num_keys), "int32")
+        counts = tvm.runtime.empty(rows, "int32")
         self._function(
             tvm.runtime.tensor(np.ascontiguousarray(q)),
             tvm.runtime.tensor(self._pages(k)),
@@ -39,8 +41,8 @@ class KernelLists:
             layer,
             num_keys,
         )
-        result: NDArray[np.int32] = lists.numpy()
-        return result
+        view: NDArray[Any] = np.from_dlpack(lists)  # tens of megabytes: no copy
+        return view
 
     def _pages(self, k: Floats) -> Floats:
         """Keys in pages, in order; the kernel reads no values."""
