@@ -1,4 +1,4 @@
-"""The plans we ship, on texts they have not seen: little perplexity lost, with the budget they name.
+"""The plans we ship, on texts they have not seen: little perplexity lost, within their budget.
 
 A few windows only, so the bounds are wider than what docs/results measures.
 """
