@@ -56,8 +56,8 @@ def shadow_spec(plan: Plan, architecture: LlamaConfig) -> ShadowSpec:
         )
     if plan.sharing.pooled and architecture.context_window_size > MAX_POOLED_KEYS:
         raise PlanError(
-            f"the plan shares lists, which works in contexts of up to {MAX_POOLED_KEYS} tokens, got "
-            f"{architecture.context_window_size}; compile with --overrides "
+            f"the plan shares lists, which works in contexts of up to {MAX_POOLED_KEYS} tokens, "
+            f"got {architecture.context_window_size}; compile with --overrides "
             f"context_window_size={MAX_POOLED_KEYS}"
         )
     return ShadowSpec(
