@@ -32,12 +32,14 @@ class Window:
     start_token : where the run begins, in the document's own tokens.
     token_ids : `[tokens]` int64; the prefix every conversation of the model starts with (if it has
         one) comes first, the run follows.
+    prefix_tokens : of `token_ids`, how many are that prefix.
     """
 
     document: str
     document_sha256: str
     start_token: int
     token_ids: NDArray[np.int64]
+    prefix_tokens: int = 0
 
 
 def sample_windows(
@@ -109,7 +111,7 @@ def _windows_of_source(
         runs = [np.concatenate([prefix, ids[start : start + text_tokens]]) for start in starts]
         by_document.append(
             [
-                Window(document.name, document.sha256, start, run)
+                Window(document.name, document.sha256, start, run, prefix.size)
                 for start, run in zip(starts, runs, strict=True)
             ]
         )

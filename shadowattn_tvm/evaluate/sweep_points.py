@@ -12,7 +12,6 @@ from ..compiler.kernel_parameters import shadow_spec
 from ..config.architecture import LlamaConfig
 from ..corpora import Window
 from ..plan import Plan, plan_hash
-from ..runtime.scoring import score_tokens
 from .attention import AttentionImplementation
 from .baselines import with_uniform_ratio
 from .budget import Budget, prefill_budget
@@ -20,6 +19,7 @@ from .context import Progress
 from .open_model import OpenModel, compile_shadow_kernel
 from .slot_adapter import SlotFunction
 from .sweep_cache import SweepCache, digest_of
+from .tasks.ppl import window_nll
 
 Install = Callable[[OpenModel], None]
 """Makes a model attend in some way from now on."""
@@ -144,7 +144,7 @@ class _Runner:
         if point.key not in self._prepared:
             self._prepared[point.key] = point.prepare()
         self._prepared[point.key](self._model)
-        return score_tokens(self._model.session, window.token_ids.tolist()).mean_nll
+        return window_nll(self._model.session, window)
 
 
 def _budget(point: SweepPoint, windows: Sequence[Window], model: OpenModel) -> Budget | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
@@ -52,10 +52,7 @@ def run_ppl(context: EvaluationContext) -> PplResult:
     scores = []
     for done, window in enumerate(context.windows):
         context.progress("ppl", done, total)
-        dense, shadow = (
-            window_nll(session, window, len(context.prefix_ids))
-            for session in (context.dense, context.shadow)
-        )
+        dense, shadow = (window_nll(session, window) for session in (context.dense, context.shadow))
         scores.append(
             WindowScore(
                 document=window.document,
@@ -70,26 +67,11 @@ def run_ppl(context: EvaluationContext) -> PplResult:
     return summarize(scores, context.prefix_ids)
 
 
-def window_nll(session: Session, window: Window, prefix_tokens: int) -> float:
-    """Mean nats per predicted token of a window, of which `prefix_tokens` are the prefix."""
+def window_nll(session: Session, window: Window) -> float:
+    """Mean nats per predicted token of a window; of its prefix only what predicts the text."""
     scores = score_tokens(session, window.token_ids.tolist())
-    predicted = scores.log_probabilities[max(prefix_tokens - 1, 0) :]
+    predicted = scores.log_probabilities[max(window.prefix_tokens - 1, 0) :]
     return float(-predicted.mean())
-
-
-def score_windows(
-    session: Session,
-    windows: Sequence[Window],
-    prefix_tokens: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[float, ...]:
-    """`window_nll` of each window, for sweeps over many methods."""
-    values = []
-    for done, window in enumerate(windows):
-        progress(done, len(windows))
-        values.append(window_nll(session, window, prefix_tokens))
-    progress(len(windows), len(windows))
-    return tuple(values)
 
 
 def summarize(windows: Sequence[WindowScore], prefix_ids: Sequence[int]) -> PplResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from shadowattn_tvm.evaluate.statistics import bootstrap_interval
 from shadowattn_tvm.evaluate.tasks.ppl import (
     WindowScore,
     run_ppl,
-    score_windows,
     summarize,
     window_nll,
 )
@@ -40,10 +40,11 @@ def test_a_window_by_single_steps(tiny_context: EvaluationContext) -> None:
         math.log(np.exp(row.astype(np.float64)).sum()) - float(row[token])
         for row, token in zip(rows[:-1], tokens[1:], strict=True)
     ]
-    assert window_nll(dense, window, 0) == pytest.approx(np.mean(losses), rel=1e-12)
+    assert window_nll(dense, window) == pytest.approx(np.mean(losses), rel=1e-12)
     # The last of a prefix predicts the first token of the text.
-    assert window_nll(dense, window, 1) == pytest.approx(np.mean(losses), rel=1e-12)
-    assert window_nll(dense, window, 3) == pytest.approx(np.mean(losses[2:]), rel=1e-12)
+    for prefix_tokens, counted in ((1, losses), (3, losses[2:])):
+        prefixed = replace(window, prefix_tokens=prefix_tokens)
+        assert window_nll(dense, prefixed) == pytest.approx(np.mean(counted), rel=1e-12)
 
 
 def test_windows_are_reported_with_what_it_takes_to_find_them(
@@ -56,10 +57,12 @@ def test_windows_are_reported_with_what_it_takes_to_find_them(
         ids = tiny_context.tokenizer.encode(text)
         start, stop = scored.start_token, scored.start_token + scored.tokens
         assert ids[start:stop] == window.token_ids.tolist()
-    dense = score_windows(tiny_context.dense, tiny_context.windows, 0)
-    assert [w.nll_dense for w in result.windows] == list(dense)
-    shadow = score_windows(tiny_context.shadow, tiny_context.windows, 0)
-    assert [w.nll_shadow for w in result.windows] == list(shadow)
+    dense, shadow = (
+        [window_nll(session, window) for window in tiny_context.windows]
+        for session in (tiny_context.dense, tiny_context.shadow)
+    )
+    assert [w.nll_dense for w in result.windows] == dense
+    assert [w.nll_shadow for w in result.windows] == shadow
     assert all(d != s for d, s in zip(dense, shadow, strict=True))
 
 
