@@ -47,6 +47,8 @@ class PilotRecall:
         sparse = [head for head, keep in enumerate(keeps) if keep < len(k)]
         if not sparse:
             return
+        if not self._spec.pilot.pooled:  # other rows have no say in a row's list
+            q = q[evenly_spaced(len(q), self._rows)]
         lists = self._kernel_lists(layer, q, k)
         for head in sparse:
             for recall in self._recalls(head, q, k, lists[:, head, : keeps[head]]):
@@ -56,13 +58,12 @@ class PilotRecall:
     def _recalls(
         self, head: int, q: Floats, k: Floats, lists: NDArray[np.int32]
     ) -> Iterator[float]:
-        """The recall of each list looked at; `lists` (m, keep)."""
+        """The recall of each list looked at, of rows `q` (m, Hq, D) with `lists` (m, keep)."""
         attention, pilot = self._spec.attention, self._spec.pilot
         keep = lists.shape[1]
         if not pilot.pooled:
-            rows = evenly_spaced(len(q), self._rows)
-            exact = largest(head_scores(attention, head, q[rows], k), keep)
-            yield from hits(exact, lists[rows]).tolist()
+            exact = largest(head_scores(attention, head, q, k), keep)
+            yield from hits(exact, lists).tolist()
             return
         unit = attention.group_size if pilot.share_group else 1
         heads = range(head // unit * unit, head // unit * unit + unit)

@@ -45,8 +45,8 @@ def score_tokens(session: Session, token_ids: Sequence[int]) -> TokenScores:
         rows = slice(positions[0], min(positions[-1] + 1, len(targets)))
         logits = logits[: rows.stop - rows.start]  # nothing follows the last token
         if len(logits):
-            every = log_softmax(logits)
-            log_probabilities[rows] = np.take_along_axis(every, targets[rows, None], 1)[:, 0]
+            predicted = np.take_along_axis(logits, targets[rows, None], 1)
+            log_probabilities[rows] = (predicted - log_normalizer(logits))[:, 0]
             greedy[rows] = logits.argmax(axis=1)
 
     session.reset()
@@ -60,8 +60,17 @@ def score_tokens(session: Session, token_ids: Sequence[int]) -> TokenScores:
 
 
 def log_softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Natural log-probabilities over the last axis, summed in float64."""
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max(axis=-1, keepdims=True)
-    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return shifted
+    """Natural log-probabilities over the last axis."""
+    return logits - log_normalizer(logits)
+
+
+def log_normalizer(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """log(sum(exp(logits))) over the last axis, kept with length 1.
+
+    Exponentials in the precision of the logits, summed in float64: a vocabulary times a chunk of
+    them is much of the time it takes to score a text.
+    """
+    largest = logits.max(axis=-1, keepdims=True)
+    total = np.exp(logits - largest).sum(axis=-1, keepdims=True, dtype=np.float64)
+    normalizer: NDArray[np.float64] = largest + np.log(total)
+    return normalizer

@@ -40,11 +40,11 @@ def test_a_window_by_single_steps(tiny_context: EvaluationContext) -> None:
         math.log(np.exp(row.astype(np.float64)).sum()) - float(row[token])
         for row, token in zip(rows[:-1], tokens[1:], strict=True)
     ]
-    assert window_nll(dense, window) == pytest.approx(np.mean(losses), rel=1e-12)
+    assert window_nll(dense, window) == pytest.approx(np.mean(losses), rel=1e-6)
     # The last of a prefix predicts the first token of the text.
     for prefix_tokens, counted in ((1, losses), (3, losses[2:])):
         prefixed = replace(window, prefix_tokens=prefix_tokens)
-        assert window_nll(dense, prefixed) == pytest.approx(np.mean(counted), rel=1e-12)
+        assert window_nll(dense, prefixed) == pytest.approx(np.mean(counted), rel=1e-6)
 
 
 def test_windows_are_reported_with_what_it_takes_to_find_them(
