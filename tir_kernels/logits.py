@@ -9,9 +9,9 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.script import tirx as T
 
-from . import vector
 from .constants import LOG2_E
 from .features import CpuFeatures
+from .simd import vector
 
 _MASKED_LOGIT = -3.402823466e38  # the most negative float32: no probability, and no NaN either
 _MASK_WORD_BITS = 32

@@ -13,8 +13,8 @@ import numpy as np
 from tvm import tirx
 from tvm.script import tirx as T
 
+from .simd.vector import Expr
 from .spec import AttentionSpec, SpecError
-from .vector import Expr
 
 
 @dataclass(frozen=True)

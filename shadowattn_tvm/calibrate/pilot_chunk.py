@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tir_kernels.pooling import ROW_BITS, WEIGHT_BITS, pooling_step
-from tir_kernels.quantize import bucket_scales
+from tir_kernels.pilot.pooling import ROW_BITS, WEIGHT_BITS, pooling_step
+from tir_kernels.pilot.quantize import bucket_scales
+from tir_kernels.pilot.requantize import requantizer
 from tir_kernels.reference.pooling import exp_table
-from tir_kernels.requantize import requantizer
 from tir_kernels.spec import ShadowSpec
 
 _INDEX_BITS = 32
@@ -158,7 +158,7 @@ def quantize(x: Tensor, scales: list[float], quant_max: int) -> Tensor:
 
 
 def row_probabilities(scores: Tensor, step: int) -> Tensor:
-    """INT8 scores `[R, n]` -> int32, each row about 2^19 in sum; see `tir_kernels.pooling`."""
+    """INT8 scores `[R, n]` -> int32, rows of about 2^19 in sum: `tir_kernels.pilot.pooling`."""
     table = torch.from_numpy(exp_table(step))
     weights = table[(scores.amax(1, keepdim=True) - scores).long()]
     totals = weights.sum(1, keepdim=True, dtype=torch.int64)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tir_kernels.constants import INT8_QMAX
-from tir_kernels.quantize import bucket_scales
+from tir_kernels.pilot.quantize import bucket_scales
 from tir_kernels.spec import HeadParameters, ShadowSpec
 
 from .pilot_chunk import PilotChunk

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tir_kernels.constants import RATIO_ONE
-from tir_kernels.pooling import MAX_POOLED_KEYS
+from tir_kernels.pilot.pooling import MAX_POOLED_KEYS
 from tir_kernels.rotary import Llama3Scaling
 from tir_kernels.spec import AttentionSpec, HeadParameters, PilotSpec, ShadowSpec
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tir_kernels.build import build_kernels
 from tir_kernels.features import cpu_features
-from tir_kernels.shadow_lists import shadow_lists
+from tir_kernels.shadow.lists import shadow_lists
 from tir_kernels.spec import ShadowSpec
 
 from ..compiler import resolve_target

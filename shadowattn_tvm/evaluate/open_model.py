@@ -15,10 +15,10 @@ from typing import Any
 
 import tvm_ffi
 
+from tir_kernels.attention.dense import dense_paged_prefill, dense_ragged_prefill
 from tir_kernels.build import build_kernels
-from tir_kernels.dense_attention import dense_paged_prefill, dense_ragged_prefill
 from tir_kernels.features import cpu_features
-from tir_kernels.shadow_prefill import shadow_paged_prefill
+from tir_kernels.shadow.prefill import shadow_paged_prefill
 from tir_kernels.spec import ShadowSpec
 
 from ..compiler import Phase, compile_open_library, resolve_target

@@ -21,7 +21,7 @@ Observer = Callable[[int, Floats, Floats, Floats], None]
 """Called with layer, `q` (m, Hq, D) and the past's `k`, `v` (n, Hkv, D): views, not to be kept."""
 
 SlotFunction = Callable[..., Any]
-"""What a prefill slot holds: the parameters of `tir_kernels.dense_paged_prefill` or
+"""What a prefill slot holds: the parameters of `tir_kernels.attention.dense_paged_prefill` or
 `dense_ragged_prefill`, `sm_scale` carrying the layer id."""
 
 

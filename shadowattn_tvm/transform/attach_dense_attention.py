@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import tvm
 
-from tir_kernels.dense_attention import (
+from tir_kernels.attention.dense import (
     dense_paged_decode,
     dense_paged_prefill,
     dense_ragged_prefill,

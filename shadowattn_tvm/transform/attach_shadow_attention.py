@@ -6,7 +6,7 @@ import tvm
 from tvm import relax
 
 from tir_kernels.features import CpuFeatures
-from tir_kernels.shadow_prefill import shadow_paged_prefill
+from tir_kernels.shadow.prefill import shadow_paged_prefill
 from tir_kernels.spec import ShadowSpec
 
 from ..errors import CompileError

@@ -9,7 +9,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from tir_kernels.constants import QUANT_PER_WORD
 from tir_kernels.features import CpuFeatures
-from tir_kernels.linear import embedding, linear, linear_decode
+from tir_kernels.linear.matmul import embedding, linear, linear_decode
 from tir_kernels.spec import LinearSpec
 
 _DEQUANTIZE = "dequantize"

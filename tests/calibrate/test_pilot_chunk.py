@@ -8,13 +8,13 @@ import torch
 
 from shadowattn_tvm.calibrate import PilotChunk, ShadowAttention
 from shadowattn_tvm.calibrate.pilot_chunk import descending_order
-from tir_kernels.pooling import pooling_step
-from tir_kernels.quantize import bucket_scales
+from tir_kernels.pilot.pooling import pooling_step
+from tir_kernels.pilot.quantize import bucket_scales
+from tir_kernels.pilot.requantize import requantizer
 from tir_kernels.reference.pilot import choose_bucket, hadamard, pilot_scores, quantize
 from tir_kernels.reference.pooling import importance
 from tir_kernels.reference.requantize import requantize
 from tir_kernels.reference.top_k import top_k
-from tir_kernels.requantize import requantizer
 from tir_kernels.spec import ShadowSpec, keep_count
 
 from .specs import NUM_LAYERS, PILOTS, make_spec

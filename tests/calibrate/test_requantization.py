@@ -10,7 +10,7 @@ from torch import Tensor
 from shadowattn_tvm.calibrate import PartialResults, dense_attention
 from shadowattn_tvm.calibrate.progress import silent
 from shadowattn_tvm.calibrate.requantization import Table, observe_scores, requant_table
-from tir_kernels.quantize import bucket_scales
+from tir_kernels.pilot.quantize import bucket_scales
 from tir_kernels.reference.pilot import choose_bucket, pilot_scores, quantize
 from tir_kernels.spec import AttentionSpec, HeadParameters, ShadowSpec
 

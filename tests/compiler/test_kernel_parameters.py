@@ -9,7 +9,7 @@ from shadowattn_tvm.errors import PlanError
 from shadowattn_tvm.plan import Pilot, Plan, Sharing
 from shadowattn_tvm.weights import ModelDirectory
 from tir_kernels.constants import RATIO_ONE
-from tir_kernels.pooling import MAX_POOLED_KEYS
+from tir_kernels.pilot.pooling import MAX_POOLED_KEYS
 from tir_kernels.spec import PilotSpec
 
 

@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import tvm
 
-from tir_kernels.build import build_kernels
-from tir_kernels.dense_attention import (
+from tir_kernels.attention.dense import (
     dense_paged_decode,
     dense_paged_prefill,
     dense_ragged_prefill,
     merge_states,
 )
+from tir_kernels.build import build_kernels
 from tir_kernels.features import cpu_features
 from tir_kernels.spec import AttentionSpec
 

@@ -12,13 +12,13 @@ import tvm
 
 from tir_kernels.build import build_kernels
 from tir_kernels.features import GENERIC, CpuFeatures, cpu_features
-from tir_kernels.int8_dot import int8_dot_method
-from tir_kernels.pilot import pilot_scores
-from tir_kernels.quantize import quantize_keys
-from tir_kernels.shadow_prefill import shadow_paged_prefill
-from tir_kernels.sparse_attention import sparse_attention
+from tir_kernels.pilot.int8_dot import int8_dot_method
+from tir_kernels.pilot.quantize import quantize_keys
+from tir_kernels.pilot.scores import pilot_scores
+from tir_kernels.pilot.top_k import top_k
+from tir_kernels.shadow.prefill import shadow_paged_prefill
+from tir_kernels.shadow.sparse_attention import sparse_attention
 from tir_kernels.spec import AttentionSpec, ShadowSpec
-from tir_kernels.top_k import top_k
 
 Array = npt.NDArray[Any]
 

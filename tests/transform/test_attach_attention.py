@@ -11,7 +11,7 @@ from shadowattn_tvm.transform.attach_dense_attention import KERNEL_NAMES
 from shadowattn_tvm.transform.attach_shadow_attention import KERNEL_NAME, require_attachable
 from shadowattn_tvm.transform.kv_cache_slots import AttentionCall, Slot, attention_calls
 from tests.transform.attention_module import HEAD_DIM, NUM_HEADS, attention_module
-from tir_kernels.dense_attention import (
+from tir_kernels.attention.dense import (
     dense_paged_decode,
     dense_paged_prefill,
     dense_ragged_prefill,
@@ -19,7 +19,7 @@ from tir_kernels.dense_attention import (
 )
 from tir_kernels.features import GENERIC
 from tir_kernels.rotary import split_rotary
-from tir_kernels.shadow_prefill import shadow_paged_prefill
+from tir_kernels.shadow.prefill import shadow_paged_prefill
 from tir_kernels.spec import AttentionSpec, HeadParameters, ShadowSpec
 
 SPEC = AttentionSpec(NUM_HEADS, NUM_HEADS, HEAD_DIM, 0.125)

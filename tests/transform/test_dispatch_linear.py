@@ -10,7 +10,7 @@ from tvm.relax.frontend import nn
 from shadowattn_tvm.model.quantized import GroupQuantizedEmbedding, GroupQuantizedLinear
 from shadowattn_tvm.transform import DispatchLinear
 from tir_kernels.features import GENERIC
-from tir_kernels.linear import linear, linear_decode
+from tir_kernels.linear.matmul import linear, linear_decode
 from tir_kernels.spec import LinearSpec
 
 N, K = 96, 64

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tvm.script import tirx as T
 
-from ..vector import Expr
+from ..simd.vector import Expr
 
 
 def sdot(acc: Expr, keys: Expr, query: Expr) -> Expr:

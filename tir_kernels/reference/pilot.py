@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..constants import INT8_QMAX
-from ..quantize import bucket_scales
+from ..pilot.quantize import bucket_scales
 
 Floats = npt.NDArray[np.float32]
 Int8s = npt.NDArray[np.int8]

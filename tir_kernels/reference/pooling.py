@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ..pooling import (
+from ..pilot.pooling import (
     FRACTION_BITS,
     FRACTIONS,
     MAX_OCTAVES,

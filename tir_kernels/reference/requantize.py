@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..constants import INT8_QMAX
-from ..requantize import Requantizer
+from ..pilot.requantize import Requantizer
 
 Int32s = npt.NDArray[np.int32]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ..pooling import pooling_step
-from ..quantize import bucket_scales
-from ..requantize import requantizer
+from ..pilot.pooling import pooling_step
+from ..pilot.quantize import bucket_scales
+from ..pilot.requantize import requantizer
 from ..spec import ShadowSpec, keep_count
 from .attention import paged_prefill, sequence_pages
 from .pilot import choose_bucket, hadamard, pilot_scores, quantize

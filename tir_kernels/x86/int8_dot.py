@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from tvm.script import tirx as T
 
-from ..vector import Expr
+from ..simd.vector import Expr
 
 
 def pair_products(lanes: int) -> Callable[[Expr, Expr, Expr], Expr]:

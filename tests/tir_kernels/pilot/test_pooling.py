@@ -1,0 +1,79 @@
+"""Pooling's integers against the softmax; the kernels' integers are tested in test_shadow_lists."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from tir_kernels.constants import MAX_SHARING_ROWS
+from tir_kernels.pilot.pooling import (
+    FRACTIONS,
+    MAX_POOLED_KEYS,
+    MAX_STEP,
+    ROW_BITS,
+    STEP_BITS,
+    pooling_step,
+)
+from tir_kernels.reference.pooling import exp_table, importance, row_probabilities
+
+ROW_SUM = 1 << ROW_BITS
+
+
+def test_table_by_hand() -> None:
+    assert FRACTIONS[0] == 16384
+    assert FRACTIONS[16] == round(16384 / math.sqrt(2))
+    # a quarter of an octave per unit: every fourth entry halves
+    table = exp_table(1 << (STEP_BITS - 2))
+    np.testing.assert_array_equal(table[:9:4], [16384, 8192, 4096])
+    assert table[2] == FRACTIONS[16]
+    assert table[255] == 0
+
+
+@pytest.mark.parametrize("step", [1, 700, 5000, 1 << STEP_BITS, MAX_STEP])
+def test_table_never_rises_and_follows_the_power(step: int) -> None:
+    table = exp_table(step)
+    assert (np.diff(table) <= 0).all()
+    exact = 2.0 ** (14 - np.arange(256) * step / 65536)
+    # a 32nd of an octave at most, and what shifting cuts off
+    assert (table <= exact * 2 ** (1 / 32) + 1).all()
+    assert (table >= exact - 1).all()
+
+
+def test_step_by_hand() -> None:
+    # scores of 0.1 * 0.2 per product, ten products to a unit: 0.2 nats of q.k, 0.025 with the scale
+    step = pooling_step(0.125, 0.1, 0.2, 0.1)
+    assert step == round(0.025 * math.log2(math.e) * 65536)
+
+
+@pytest.mark.parametrize("num_keys", [1, 2, 100, 5000])
+def test_rows_are_probabilities(num_keys: int) -> None:
+    rng = np.random.default_rng(num_keys)
+    scores = rng.integers(-127, 128, (5, num_keys)).astype(np.int32)
+    step = 3000
+    got = row_probabilities(scores, step) / ROW_SUM
+    weights = 2.0 ** ((scores - scores.max(1, keepdims=True)) * step / 65536)
+    want = weights / weights.sum(1, keepdims=True)
+    # a step of the table, a unit of what rounds, and a unit of the smallest sum of weights
+    np.testing.assert_allclose(got, want, rtol=0.025, atol=2 / ROW_SUM + 1 / FRACTIONS[0])
+    assert np.abs(got.sum(1) - 1).max() < num_keys / ROW_SUM + 1e-4
+
+
+def test_importance_adds_the_rows_of_all_heads() -> None:
+    rng = np.random.default_rng(1)
+    heads = [rng.integers(-127, 128, (3, 40)).astype(np.int32) for _ in range(2)]
+    votes = importance(heads, [900, 2000])
+    want = row_probabilities(heads[0], 900).sum(0) + row_probabilities(heads[1], 2000).sum(0)
+    np.testing.assert_array_equal(votes, want)
+
+
+def test_the_most_rows_and_keys_there_may_be_still_fit() -> None:
+    # all on one key: the largest importance
+    alone = row_probabilities(np.array([[127, -127]], np.int32), MAX_STEP)[0, 0]
+    assert int(alone) * MAX_SHARING_ROWS < 2**31
+    # all alike: the largest sum of weights, the smallest probabilities
+    assert MAX_POOLED_KEYS * FRACTIONS[0] <= 2**31
+    alike = row_probabilities(np.zeros((1, MAX_POOLED_KEYS - 1), np.int32), 1)
+    assert (alike == alike[0, 0]).all()
+    assert alike[0, 0] == ROW_SUM // MAX_POOLED_KEYS

@@ -1,0 +1,169 @@
+"""The pilot: the same integers as NumPy, on every vector unit, at every extreme."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import tvm
+from tvm.script import tirx as T  # noqa: N812 - TVMScript's own spelling
+
+from tir_kernels.build import build_kernels
+from tir_kernels.features import AVX512_VNNI, NEON_DOTPROD, CpuFeatures, cpu_features
+from tir_kernels.pilot import quantize
+from tir_kernels.pilot import scores as scores_file
+from tir_kernels.pilot.int8_dot import Int8DotMethod, int8_dot_method
+from tir_kernels.pilot.quantize import bucket_scales
+from tir_kernels.pilot.scores import pilot_scores
+from tir_kernels.reference import pilot as twin
+from tir_kernels.simd.shuffle import pick
+from tir_kernels.spec import AttentionSpec
+
+from ..shadow_harness import VARIANTS, filled, run_pilot_scores, run_quantize_keys, tensor
+
+SIGMA = 0.5
+GEOMETRIES = [
+    AttentionSpec(num_q_heads=3, num_kv_heads=1, head_dim=dim, sm_scale=0.1)
+    for dim in (16, 64, 80, 128, 256)
+]
+
+
+EVERYWHERE = pytest.mark.parametrize(
+    ("spec", "variant"),
+    [(spec, "host") for spec in GEOMETRIES]
+    + [(GEOMETRIES[2], variant) for variant in VARIANTS[1:]],
+    ids=lambda case: case if isinstance(case, str) else f"d{case.head_dim}",
+)
+"""Every head dim on the host's vector unit, and an odd one on the others."""
+
+
+def check(
+    spec: AttentionSpec,
+    q: np.ndarray,
+    k: np.ndarray,
+    centers: tuple[float, float],
+    variant: str,
+    target: tvm.target.Target,
+) -> np.ndarray:
+    head = spec.num_q_heads - 1
+    q_scales, k_scales = (bucket_scales(center, SIGMA) for center in centers)
+    table = np.arange(len(k))
+    packed, k_scale = run_quantize_keys(spec, variant, target, k, table, 0, k_scales)
+    scores, q_scale = run_pilot_scores(spec, variant, target, q, head, q_scales, packed)
+    assert q_scale == twin.choose_scale(q[:, head], centers[0], SIGMA)
+    expected = twin.pilot_scores(twin.quantize(q[:, head], q_scale), twin.quantize(k, k_scale))
+    np.testing.assert_array_equal(scores[:, : len(k)], expected)
+    assert not scores[:, len(k) :].any(), "padding keys score 0"
+    return expected
+
+
+@EVERYWHERE
+def test_scores_equal_the_twin(
+    spec: AttentionSpec, variant: str, host_target: tvm.target.Target
+) -> None:
+    rng = np.random.default_rng(spec.head_dim)
+    for num_queries, num_keys in [(1, 1), (5, 16), (13, 71), (6, 33)]:
+        q = rng.standard_normal((num_queries, spec.num_q_heads, spec.head_dim), dtype=np.float32)
+        k = rng.standard_normal((num_keys, spec.head_dim), dtype=np.float32)
+        check(spec, q, k, (0.02, 0.025), variant, host_target)
+
+
+@EVERYWHERE
+def test_the_largest_products_do_not_overflow(
+    spec: AttentionSpec, variant: str, host_target: tvm.target.Target
+) -> None:
+    rng = np.random.default_rng(1)
+    q = rng.choice([-1e6, 1e6], (7, spec.num_q_heads, spec.head_dim)).astype(np.float32)
+    k = rng.choice([-1e6, 1e6], (20, spec.head_dim)).astype(np.float32)
+    q[0], k[0] = 1e6, 1e6
+    k[1] = -1e6
+    expected = check(spec, q, k, (0.02, 0.02), variant, host_target)
+    assert expected[0, 0] == 127 * 127 * spec.head_dim
+    assert expected[0, 1] == -127 * 127 * spec.head_dim
+
+
+def four_way_dot(method: Int8DotMethod) -> Int8DotMethod:
+    """The method with its instruction spelled out as documented: each int32 lane gains the products
+    of four keys' bytes, signed or not as they are stored, and four signed query bytes."""
+    num_bytes = method.lanes * method.group
+
+    def accumulate(acc: Any, keys: Any, query: Any) -> Any:
+        query_bytes = T.reinterpret(f"int8x{num_bytes}", query)
+        for element in range(method.group):
+            chosen = range(element, num_bytes, method.group)
+            widened = [
+                T.Cast(f"int32x{method.lanes}", pick([x], chosen)) for x in (keys, query_bytes)
+            ]
+            acc = acc + widened[0] * widened[1]
+        return acc
+
+    return replace(method, accumulate=accumulate)
+
+
+@pytest.mark.parametrize("features", [AVX512_VNNI, NEON_DOTPROD], ids=lambda f: f.int8_dot)
+def test_layouts_of_four_way_dots(
+    features: CpuFeatures, monkeypatch: pytest.MonkeyPatch, host_target: tvm.target.Target
+) -> None:
+    # This machine may lack the instructions, but not what surrounds them: groups of four, unsigned
+    # keys, the bias that makes up for those.
+    method = four_way_dot(int8_dot_method(features))
+    for module in (scores_file, quantize):
+        monkeypatch.setattr(module, "int8_dot_method", lambda _: method)
+    spec = GEOMETRIES[2]
+    stages = {
+        "quantize_keys": quantize.quantize_keys(spec, features),
+        "pilot_scores": pilot_scores(spec, features),
+    }
+    kernels = build_kernels(stages, host_target)
+    rng = np.random.default_rng(0)
+    q = rng.standard_normal((7, spec.num_q_heads, spec.head_dim), dtype=np.float32)
+    k = rng.standard_normal((70, spec.head_dim), dtype=np.float32)
+    q[0], k[0], k[1] = 10, 10, -10
+    blocks = -(-len(k) // method.register_keys) * method.register_blocks
+    packed = filled(
+        (blocks, spec.head_dim // method.group, method.lanes * method.group), method.key_dtype, 77
+    )
+    padded_queries = -(-len(q) // method.register_queries) * method.register_queries
+    scores = filled((padded_queries, blocks * method.lanes), "int32", -77)
+    scales = tensor(np.array(bucket_scales(0.02, SIGMA), np.float32))
+    q_scale, k_scale = (filled((1,), "float32", np.nan) for _ in range(2))
+    table = tensor(np.arange(len(k), dtype=np.int32))
+    kernels["quantize_keys"](tensor(k), table, scales, packed, k_scale, 0)
+    kernels["pilot_scores"](tensor(q), scales, packed, scores, q_scale, 0)
+    q8 = twin.quantize(q[:, 0], q_scale.numpy()[0])
+    k8 = twin.quantize(k, k_scale.numpy()[0])
+    np.testing.assert_array_equal(scores.numpy()[: len(q), : len(k)], twin.pilot_scores(q8, k8))
+
+
+TARGETS = {
+    "x86-64": ({"mtriple": "x86_64-linux-gnu", "mcpu": "x86-64"}, "widening", "pmuludq"),
+    "znver3": ({"mtriple": "x86_64-linux-gnu", "mcpu": "znver3"}, "pmaddwd", "vpmaddwd"),
+    "skylake-avx512": (
+        {"mtriple": "x86_64-linux-gnu", "mcpu": "skylake-avx512"},
+        "pmaddwd",
+        "vpmaddwd",
+    ),
+    "znver4": ({"mtriple": "x86_64-linux-gnu", "mcpu": "znver4"}, "vnni", "vpdpbusd"),
+    "cortex-a72": ({"mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a72"}, "widening", "mla"),
+    "cortex-a76": ({"mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a76"}, "dotprod", "sdot"),
+}
+"""Options, the dot method they should get, and the instruction it should become."""
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_each_target_gets_its_dot_product(name: str) -> None:
+    options, method, instruction = TARGETS[name]
+    target = tvm.target.Target({"kind": "llvm", **options})
+    features = cpu_features(target)
+    assert features.int8_dot == method
+    module = build_kernels({"pilot": pilot_scores(GEOMETRIES[1], features)}, target)
+    assert instruction in module.mod.inspect_source("asm")
+
+
+def test_register_tiles_stay_on_the_stack() -> None:
+    limit_bytes, int32_bytes = 1024, 4  # beyond it TVM allocates from the heap
+    for options, _, _ in TARGETS.values():
+        method = int8_dot_method(cpu_features(tvm.target.Target({"kind": "llvm", **options})))
+        assert method.register_scores * int32_bytes < limit_bytes

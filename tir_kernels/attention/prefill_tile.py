@@ -1,0 +1,244 @@
+"""One tile of queries of one head against keys named by a row table: exact, online softmax.
+
+The computation every CPU prefill kernel shares. It knows neither pages nor sequences: keys and
+values are rows of two row-major views `[rows, head_dim]`, and the caller lists, block by block,
+which rows to attend to. Pages, ragged chunks and gathered selections differ only in that list.
+
+Layout: queries in lanes. Q and the output are held transposed, `[head_dim, queries]`, so that a
+key's elements are broadcast and nothing is summed across lanes.
+
+Source: the online softmax of FlashAttention (Dao et al., 2022); base-2 exponentials and lse as in
+TVM's paged KV cache.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm.script import tirx as T
+
+from ..constants import EMPTY_LSE, LOG2_E
+from ..simd.vector import const_f32, exp2, splat
+from ..spec import AttentionSpec
+from .tiles import AttentionTile
+
+Expr = Any  # a TIR expression; TVM ships no types
+
+UNSEEN_SCORE = -1.0e30
+"""Score of a masked key, and where the running maximum starts. A query that sees a key at all sees
+one in its first block, so its maximum is real from then on and masked keys weigh 2^-126; queries
+that see none are told by `limits`, never by this value."""
+
+
+@T.meta_class
+class PrefillTile:
+    """The state and the steps of one query tile. Make one per task, inside the PrimFunc::
+
+        tile = PrefillTile(spec, sizes)
+        tile.start(q, head, first_query, num_queries)
+        ...  # fill tile.limits
+        for each block of at most sizes.key_block keys:
+            ...  # fill tile.rows
+            tile.attend(k_rows, v_rows, value_offset, first_key, num_keys, num_queries)
+        tile.finish(output, lse, num_queries)
+
+    Every query that sees any key must see the first one, key 0.
+
+    `start` is `name_rows`, for neighbouring queries of one head, and `load`; a caller whose rows
+    are others fills `row_query` and `row_head` itself.
+
+    Attributes
+    ----------
+    row_query, row_head : (queries,) int32, which query of which head each row of the tile is.
+    limits : (queries,) int32, the caller's: how many keys, counted from key 0, each query sees.
+        Zero or less means none. They must not decrease from one query to the next, so that a
+        strip may skip what its last query doesn't see; those of padding queries may be anything.
+    rows : (padded_key_block,) int32, the caller's: the row of each key of the block. The entries
+        from `num_keys` up to the next multiple of `register_rows` must name readable rows; what
+        those hold (even NaN) is ignored.
+    q_t : (head_dim, queries) float32, queries times sm_scale * log2(e).
+    o_t : (head_dim, queries) float32, the weighted sum of the values so far.
+    row_max, row_sum : (queries,) float32, largest base-2 score and sum of weights so far.
+    shrink : (strip_queries,) float32, what the last block rescaled the past by.
+    weights : (padded_key_block, strip_queries) float32, one strip's scores, then weights.
+    """
+
+    def __init__(self, spec: AttentionSpec, sizes: AttentionTile) -> None:
+        self.dims = spec.head_dim
+        self.q_scale = spec.sm_scale * LOG2_E
+        self.sizes = sizes
+        self.lanes = sizes.lanes
+        self.vectors = sizes.query_vectors
+        self.group = sizes.register_rows
+        self.accumulators = sizes.register_rows * sizes.query_vectors * sizes.lanes
+        padded, strip = sizes.padded_key_block, sizes.strip_queries
+        self.q_t = T.alloc_buffer((spec.head_dim, sizes.queries), "float32")
+        self.o_t = T.alloc_buffer((spec.head_dim, sizes.queries), "float32")
+        self.row_max = T.alloc_buffer((sizes.queries,), "float32")
+        self.row_sum = T.alloc_buffer((sizes.queries,), "float32")
+        self.shrink = T.alloc_buffer((strip,), "float32")
+        self.weights = T.alloc_buffer((padded, strip), "float32")
+        self.row_query = T.alloc_buffer((sizes.queries,), "int32")
+        self.row_head = T.alloc_buffer((sizes.queries,), "int32")
+        self.limits = T.alloc_buffer((sizes.queries,), "int32")
+        self.rows = T.alloc_buffer((padded,), "int32")
+
+    def vector(self, index: Expr, base: Expr = 0) -> Expr:
+        """The element indices of the `index`-th vector after `base`."""
+        return T.ramp(base + index * self.lanes, 1, self.lanes)
+
+    def cell(self, row: Expr, query_vector: Expr) -> Expr:
+        """The element indices of one accumulator of a register tile."""
+        return self.vector(row * self.vectors + query_vector)
+
+    @T.inline
+    def start(self, q: T.Buffer, head: Expr, first_query: Expr, num_queries: Expr) -> None:
+        """Load `q[first_query : first_query + num_queries, head]` of q (tokens, Hq, D), and clear
+        the state; 1 <= num_queries <= queries."""
+        self.name_rows(head, first_query, num_queries)
+        self.load(q)
+
+    @T.inline
+    def name_rows(self, head: Expr, first_query: Expr, num_queries: Expr) -> None:
+        """The rows are `num_queries` queries of one head from `first_query` on."""
+        for m in range(self.sizes.queries):
+            # padding rows repeat the last one: finite, and never written back
+            self.row_query[m] = first_query + T.min(m, num_queries - 1)
+            self.row_head[m] = head
+
+    @T.inline
+    def load(self, q: T.Buffer) -> None:
+        """Load the named rows of q (tokens, Hq, D), and clear the state."""
+        for m in range(self.sizes.queries):
+            self.row_max[m] = T.float32(UNSEEN_SCORE)
+            self.row_sum[m] = T.float32(0)
+            for d in range(self.dims):
+                self.q_t[d, m] = q[self.row_query[m], self.row_head[m], d] * T.float32(self.q_scale)
+                self.o_t[d, m] = T.float32(0)
+
+    @T.inline
+    def attend(
+        self,
+        k_rows: T.Buffer,
+        v_rows: T.Buffer,
+        value_offset: Expr,
+        first_key: Expr,
+        num_keys: Expr,
+        num_queries: Expr,
+    ) -> None:
+        """Add keys `first_key : first_key + num_keys`, 1 <= num_keys <= key_block.
+
+        Key `first_key + i` has K in `k_rows[rows[i]]`, V in `v_rows[rows[i] + value_offset]`; both
+        (rows, D), possibly the same buffer. Queries with `limits[m] <= key` don't see it.
+        """
+        for strip in range(T.ceildiv(num_queries, self.sizes.strip_queries)):
+            base = T.bind(strip * self.sizes.strip_queries)
+            last = T.bind(T.min(base + self.sizes.strip_queries, num_queries) - 1)
+            seen = T.bind(T.min(self.limits[last] - first_key, num_keys))
+            if seen > 0:
+                self.score(k_rows, first_key, seen, base)
+                self.weigh(seen, base)
+                for group in range(self.dims // self.group):
+                    self.sum_values(
+                        v_rows, value_offset, seen, base, group * self.group, self.group
+                    )
+                if self.dims % self.group > 0:
+                    self.sum_values(
+                        v_rows,
+                        value_offset,
+                        seen,
+                        base,
+                        self.dims - self.dims % self.group,
+                        self.dims % self.group,
+                    )
+
+    @T.inline
+    def score(self, k_rows: T.Buffer, first_key: Expr, num_keys: Expr, base: Expr) -> None:
+        """weights = q.k, or UNSEEN_SCORE; shrink = the old maximum, row_max = the new one."""
+        for v in T.unroll(self.vectors):
+            self.shrink[self.vector(v)] = self.row_max[self.vector(v, base)]
+        for group in range(T.ceildiv(num_keys, self.group)):
+            acc = T.alloc_buffer((self.accumulators,), "float32")
+            for i in T.unroll(self.group * self.vectors):
+                acc[self.vector(i)] = const_f32(0.0, self.lanes)
+            for d in range(self.dims):
+                for r in T.unroll(self.group):
+                    for v in T.unroll(self.vectors):
+                        acc[self.cell(r, v)] = acc[self.cell(r, v)] + self.q_t[
+                            d, self.vector(v, base)
+                        ] * splat(k_rows[self.rows[group * self.group + r], d], self.lanes)
+            for r in T.unroll(self.group):
+                key = T.bind(group * self.group + r)
+                for v in T.unroll(self.vectors):
+                    self.weights[key, self.vector(v)] = T.Select(
+                        splat(first_key + key, self.lanes) < self.limits[self.vector(v, base)],
+                        acc[self.cell(r, v)],
+                        const_f32(UNSEEN_SCORE, self.lanes),
+                    )
+                    self.row_max[self.vector(v, base)] = T.max(
+                        self.row_max[self.vector(v, base)], self.weights[key, self.vector(v)]
+                    )
+
+    @T.inline
+    def weigh(self, num_keys: Expr, base: Expr) -> None:
+        """weights = 2^(score - row_max), added to row_sum; shrink = 2^(old - new maximum)."""
+        for v in T.unroll(self.vectors):
+            self.shrink[self.vector(v)] = exp2(
+                self.shrink[self.vector(v)] - self.row_max[self.vector(v, base)], self.lanes
+            )
+            self.row_sum[self.vector(v, base)] = (
+                self.row_sum[self.vector(v, base)] * self.shrink[self.vector(v)]
+            )
+        for key in range(num_keys):
+            for v in T.unroll(self.vectors):
+                self.weights[key, self.vector(v)] = exp2(
+                    self.weights[key, self.vector(v)] - self.row_max[self.vector(v, base)],
+                    self.lanes,
+                )
+                self.row_sum[self.vector(v, base)] = (
+                    self.row_sum[self.vector(v, base)] + self.weights[key, self.vector(v)]
+                )
+
+    @T.inline
+    def sum_values(
+        self,
+        v_rows: T.Buffer,
+        value_offset: Expr,
+        num_keys: Expr,
+        base: Expr,
+        first_dim: Expr,
+        group_dims: int,
+    ) -> None:
+        """o_t = o_t * shrink + weights.V, for `group_dims` dimensions from `first_dim` on."""
+        acc = T.alloc_buffer((self.accumulators,), "float32")
+        for r in T.unroll(group_dims):
+            for v in T.unroll(self.vectors):
+                acc[self.cell(r, v)] = (
+                    self.o_t[first_dim + r, self.vector(v, base)] * self.shrink[self.vector(v)]
+                )
+        for key in range(num_keys):
+            for r in T.unroll(group_dims):
+                for v in T.unroll(self.vectors):
+                    acc[self.cell(r, v)] = acc[self.cell(r, v)] + self.weights[
+                        key, self.vector(v)
+                    ] * splat(v_rows[self.rows[key] + value_offset, first_dim + r], self.lanes)
+        for r in T.unroll(group_dims):
+            for v in T.unroll(self.vectors):
+                self.o_t[first_dim + r, self.vector(v, base)] = acc[self.cell(r, v)]
+
+    @T.inline
+    def finish(self, output: T.Buffer, lse: T.Buffer, num_queries: Expr) -> None:
+        """Write `output` (tokens, Hq, D) and `lse` (tokens, Hq), base 2, of the tile's first
+        `num_queries` rows; zeros and EMPTY_LSE where a query saw no key."""
+        for m in range(num_queries):
+            query = T.bind(self.row_query[m])
+            head = T.bind(self.row_head[m])
+            if self.limits[m] > 0:
+                inverse = T.bind(T.float32(1) / self.row_sum[m])
+                for d in range(self.dims):
+                    output[query, head, d] = self.o_t[d, m] * inverse
+                lse[query, head] = self.row_max[m] + T.log2(self.row_sum[m])
+            else:
+                for d in range(self.dims):
+                    output[query, head, d] = T.float32(0)
+                lse[query, head] = T.float32(EMPTY_LSE)

@@ -1,0 +1,1 @@
+"""The estimate: quantized queries and keys, scores, pooling, the largest k."""

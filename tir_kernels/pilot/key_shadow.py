@@ -1,0 +1,133 @@
+"""The INT8 shadow of one sequence's past keys: measured, then quantized and packed, in parallel.
+
+Done once per call and shared by all of a chunk's queries.
+"""
+
+from __future__ import annotations
+
+from tvm.script import tirx as T
+
+from ..attention.page_table import key_row
+from ..features import CpuFeatures
+from ..simd.vector import Expr
+from ..spec import ShadowSpec
+from .int8_dot import int8_dot_method
+from .pilot_rows import AbsoluteMaximum, PilotRow
+from .plan_table import PlanTable
+from .quantize import KeyPacker, nearest_bucket
+
+SEGMENT_BLOCKS = 32
+"""Blocks of keys that one task measures or packs: enough work to be worth a task."""
+
+
+@T.meta_class
+class KeyShadow:
+    """One sequence's keys. Made inside the PrimFunc, outside parallel loops.
+
+    Attributes
+    ----------
+    row_table : (num_keys,) int32, the row of K of each key for KV head 0; other heads' rows lie
+        `page_size` apart.
+    packed : (Hkv * num_blocks, D / group, lanes * group), the quantized keys of KV head h from
+        block h * num_blocks on; `num_blocks` is a multiple of `register_blocks`.
+    buckets : (Hkv,) int32, which of its scales each KV head took.
+    """
+
+    def __init__(self, plan: ShadowSpec, features: CpuFeatures, num_keys: Expr) -> None:
+        dot = int8_dot_method(features)
+        spec = plan.attention
+        self.plan = plan
+        self.spec = spec
+        self.dot = dot
+        self.lanes = features.lanes
+        self.num_keys = T.bind(num_keys)
+        self.num_tiles = T.bind(T.ceildiv(self.num_keys, dot.register_keys))
+        self.num_blocks = T.bind(self.num_tiles * dot.register_blocks)
+        self.num_segments = T.bind(T.ceildiv(self.num_blocks, SEGMENT_BLOCKS))
+        self.row_table = T.alloc_buffer((self.num_keys,), "int32")
+        self.packed = T.alloc_buffer(
+            (
+                spec.num_kv_heads * self.num_blocks,
+                spec.head_dim // dot.group,
+                dot.lanes * dot.group,
+            ),
+            dot.key_dtype,
+        )
+        self.maxima = T.alloc_buffer((spec.num_kv_heads * self.num_segments,), "float32")
+        self.buckets = T.alloc_buffer((spec.num_kv_heads,), "int32")
+
+    @T.inline
+    def list_rows(self, page_values: T.Buffer, first_page: Expr) -> None:
+        """Fill `row_table` from the sequence's page ids, which start at `first_page`."""
+        for key in range(self.num_keys):
+            self.row_table[key] = key_row(
+                page_values[first_page + key // self.spec.page_size],
+                0,
+                key % self.spec.page_size,
+                self.spec,
+            )
+
+    def view(self) -> PilotRow:
+        """A task's keys as the pilot sees them."""
+        return PilotRow(
+            self.spec.head_dim,
+            self.lanes,
+            centered=self.plan.key_means is not None,
+            rotated=self.plan.pilot.hadamard_rotation,
+        )
+
+    @T.inline
+    def build(self, cache_rows: T.Buffer, plan: PlanTable) -> None:
+        """Measure, choose buckets, quantize and pack every KV head."""
+        for task in T.parallel(self.spec.num_kv_heads * self.num_segments):
+            self.measure(cache_rows, plan, task)
+        for kv_head in range(self.spec.num_kv_heads):
+            self.choose_bucket(plan, kv_head)
+        for task in T.parallel(self.spec.num_kv_heads * self.num_segments):
+            self.pack(cache_rows, plan, task)
+
+    @T.inline
+    def measure(self, cache_rows: T.Buffer, plan: PlanTable, task: Expr) -> None:
+        """Task = KV head * num_segments + segment; `maxima[task]` = the segment's largest |k|."""
+        largest = AbsoluteMaximum(self.view())
+        segment_keys = T.meta_var(SEGMENT_BLOCKS * self.dot.lanes)
+        kv_head = T.bind(task // self.num_segments)
+        offset = T.bind(kv_head * self.spec.page_size)
+        first_key = T.bind(task % self.num_segments * segment_keys)
+        largest.clear()
+        for i in range(T.min(segment_keys, self.num_keys - first_key)):
+            row = T.bind(T.Cast("int64", self.row_table[first_key + i] + offset))
+            largest.include(cache_rows, row, plan.key_means, kv_head)
+        self.maxima[task] = largest.value()
+
+    @T.inline
+    def choose_bucket(self, plan: PlanTable, kv_head: Expr) -> None:
+        """`buckets[kv_head]` = the one nearest to the scale of all its keys."""
+        largest = T.alloc_buffer((1,), "float32")
+        largest[0] = T.float32(0)
+        for s in range(self.num_segments):
+            largest[0] = T.max(largest[0], self.maxima[kv_head * self.num_segments + s])
+        self.buckets[kv_head] = nearest_bucket(
+            largest[0], plan.k_axis(kv_head), self.plan.pilot.quant_max
+        )
+
+    @T.inline
+    def pack(self, cache_rows: T.Buffer, plan: PlanTable, task: Expr) -> None:
+        """Quantize and pack one segment, with the scale that its whole head measures."""
+        packer = KeyPacker(self.spec.head_dim, self.dot, self.view(), self.plan.pilot.quant_max)
+        kv_head = T.bind(task // self.num_segments)
+        first_block = T.bind(task % self.num_segments * SEGMENT_BLOCKS)
+        scale = T.bind(plan.k_scales[kv_head, self.buckets[kv_head]])
+        for i in range(T.min(SEGMENT_BLOCKS, self.num_blocks - first_block)):
+            packer.pack_block(
+                cache_rows,
+                self.row_table,
+                kv_head * self.spec.page_size,
+                self.num_keys,
+                first_block + i,
+                scale,
+                plan.key_means,
+                kv_head,
+                self.packed,
+                kv_head * self.num_blocks + first_block + i,
+            )

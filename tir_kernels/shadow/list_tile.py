@@ -1,0 +1,58 @@
+"""Exact attention of many rows over one shared list of keys.
+
+A shared list brings register blocking back: rows lie in lanes, as in dense prefill, and the tile
+walks through the list instead of the pages.
+"""
+
+from __future__ import annotations
+
+from tvm.script import tirx as T
+
+from ..attention.prefill_tile import PrefillTile
+from ..simd.vector import Expr
+
+
+class ListTile(PrefillTile):
+    """A `PrefillTile` whose keys are a list and whose rows may be of several heads."""
+
+    @T.inline
+    def run(
+        self,
+        q: T.Buffer,
+        cache_rows: T.Buffer,
+        row_table: T.Buffer,
+        key_offset: Expr,
+        value_offset: Expr,
+        indices: T.Buffer,
+        count: Expr,
+        first_head: Expr,
+        num_heads: Expr,
+        first_query: Expr,
+        num_queries: Expr,
+        output: T.Buffer,
+        lse: T.Buffer,
+    ) -> None:
+        """Every query of every head over keys `indices[0, : count]`, start to finish.
+
+        `q`, `output` (tokens, Hq, D), `lse` (tokens, Hq); key j has K in
+        `cache_rows[row_table[j] + key_offset]` and V `value_offset` rows further on.
+        """
+        num_rows = T.bind(num_heads * num_queries)
+        for tile in range(T.ceildiv(num_rows, self.sizes.queries)):
+            first = T.bind(tile * self.sizes.queries)
+            tile_rows = T.bind(T.min(self.sizes.queries, num_rows - first))
+            for m in range(self.sizes.queries):
+                row = T.bind(first + T.min(m, tile_rows - 1))
+                self.row_head[m] = first_head + row // num_queries
+                self.row_query[m] = first_query + row % num_queries
+                self.limits[m] = count
+            self.load(q)
+            for block in range(T.ceildiv(count, self.sizes.key_block)):
+                first_key = T.bind(block * self.sizes.key_block)
+                block_keys = T.bind(T.min(self.sizes.key_block, count - first_key))
+                for i in range(self.sizes.padded_key_block):
+                    self.rows[i] = (
+                        row_table[indices[0, first_key + T.min(i, block_keys - 1)]] + key_offset
+                    )
+                self.attend(cache_rows, cache_rows, value_offset, first_key, block_keys, tile_rows)
+            self.finish(output, lse, tile_rows)

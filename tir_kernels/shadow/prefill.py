@@ -1,0 +1,194 @@
+"""shadowAttn in the paged-prefill slot: pilot, select and attend, composed per head and query tile.
+
+Per sequence of the batch: quantize the past keys once (`key_shadow`); then quantize the queries,
+score them against the shadow, select the k best keys and attend to those exactly, in one task per
+query tile and head (`query_task`) or, where several rows share a list, per list (`pooled_task`). A
+head that keeps its whole past runs dense, and so does everything under a causal mask, which the
+runtime never asks for here.
+
+Source: "Dynamic Sparse Attention on Mobile SoCs"; one thread does all stages of its task, in order.
+"""
+
+from __future__ import annotations
+
+from tvm import tirx
+from tvm.script import tirx as T
+
+from ..attention.page_table import KV_PLANES, page_rows, sequence_keys
+from ..attention.paged_prefill_tile import PagedPrefillTile
+from ..attention.tiles import attention_tile
+from ..features import CpuFeatures
+from ..pilot.chunk_queries import ChunkQueries
+from ..pilot.key_shadow import KeyShadow
+from ..pilot.plan_table import PlanTable
+from ..simd.vector import Expr
+from ..spec import ShadowSpec
+from .pooled_task import PooledTask
+from .query_task import QueryTask
+
+
+def layer_id(sm_scale: Expr) -> Expr:
+    """The layer in the runtime's `sm_scale` argument, which carries layer_id + sm_scale."""
+    return T.Cast("int32", T.floor(sm_scale))
+
+
+def shadow_paged_prefill(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFunc:
+    """shadowAttn of each sequence's new queries to the keys in its pages.
+
+    Variables: `q`, `output` (tokens, Hq, D) and `pages` (num_pages, 2, Hkv, page_size, D), dtype of
+    the spec; `lse` (tokens, Hq) float32, base 2; int32: `q_indptr` (batch + 1,), where each
+    sequence's queries start; `page_indptr` (batch + 1,), where its page ids start in `page_values`
+    (used_pages,); `length_info` (batch,), the keys in its last page; `sm_scale`, layer_id + the
+    softmax scale, of which only the layer is read. Sequences may have no queries or no pages.
+    `causal`: 0 = every query sees all keys (what the runtime asks for), otherwise query i of n sees
+    keys up to number i + keys - n, and all heads run dense.
+    Computation, per sequence with n past keys, layer and head, with k = keep_count(n, ...):
+    `S = Q8.K8^T` (int32, scales of the nearest buckets), to INT8 if the plan says so; T = the k
+    largest per row, or of the votes of the rows that share a list (`pooling`), ties to the lower
+    index; over T, exactly, `output = softmax(q.k * spec.sm_scale).v` and
+    `lse = log2(sum(exp(q.k * sm_scale)))`; zeros and EMPTY_LSE where T is empty. Rows outside
+    `q_indptr` are left alone.
+    Ignored: rotary_mode, rope_scale, rope_theta and the rope positions, because q and k arrive
+    rotated (rope mode NORMAL).
+
+    The parameters are those of the runtime's paged prefill slot (TVM,
+    src/runtime/vm/attn_backend.h). A layer that the plan doesn't have is an error at run time.
+    """
+    geometry = spec.attention
+    sizes = attention_tile(features)
+    hq, hkv = geometry.num_q_heads, geometry.num_kv_heads
+    dims, slots = geometry.head_dim, geometry.page_size
+
+    pilot = spec.pilot
+    unit_heads = geometry.group_size if pilot.share_group else 1
+    num_units = hq // unit_heads
+
+    @T.prim_func(s_tir=True)
+    def shadowattn_paged_prefill(
+        var_q: T.handle,  # (tokens, Hq, D)
+        var_q_indptr: T.handle,  # (batch + 1,)
+        var_pages: T.handle,  # (num_pages, 2, Hkv, page_size, D)
+        var_page_indptr: T.handle,  # (batch + 1,)
+        var_page_values: T.handle,  # (used_pages,)
+        var_length_info: T.handle,  # (batch,)
+        var_k_rope_pos_offset: T.handle,  # (batch,)
+        var_q_rope_position: T.handle,  # (tokens,)
+        var_output: T.handle,  # (tokens, Hq, D)
+        var_lse: T.handle,  # (tokens, Hq)
+        causal: T.int32,
+        rotary_mode: T.int32,
+        rope_scale: T.float32,
+        rope_theta: T.float32,
+        sm_scale: T.float32,
+    ) -> None:
+        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
+        batch, tokens, num_pages, used_pages = T.int32(), T.int32(), T.int32(), T.int32()
+        q_indptr_at, page_indptr_at, page_values_at = T.int32(), T.int32(), T.int32()
+        length_info_at, k_rope_at, q_rope_at = T.int32(), T.int32(), T.int32()
+        q = T.match_buffer(var_q, (tokens, hq, dims), geometry.dtype)
+        q_indptr = T.match_buffer(var_q_indptr, (batch + 1,), "int32", elem_offset=q_indptr_at)
+        pages = T.match_buffer(var_pages, (num_pages, KV_PLANES, hkv, slots, dims), geometry.dtype)
+        page_indptr = T.match_buffer(
+            var_page_indptr, (batch + 1,), "int32", elem_offset=page_indptr_at
+        )
+        page_values = T.match_buffer(
+            var_page_values, (used_pages,), "int32", elem_offset=page_values_at
+        )
+        length_info = T.match_buffer(var_length_info, (batch,), "int32", elem_offset=length_info_at)
+        T.match_buffer(var_k_rope_pos_offset, (batch,), "int32", elem_offset=k_rope_at)
+        T.match_buffer(var_q_rope_position, (tokens,), "int32", elem_offset=q_rope_at)
+        output = T.match_buffer(var_output, (tokens, hq, dims), geometry.dtype)
+        lse = T.match_buffer(var_lse, (tokens, hq), "float32")
+        q_rows = T.decl_buffer((tokens * hq, dims), geometry.dtype, data=q.data)
+        cache_rows = page_rows(pages, num_pages, geometry)
+        assert layer_id(sm_scale) < spec.num_layers, "the plan has no such layer"
+
+        plan = PlanTable(spec)
+        queries = ChunkQueries(spec, features)
+        plan.load(layer_id(sm_scale))
+        for b in range(batch):
+            seq_queries = T.bind(q_indptr[b + 1] - q_indptr[b])
+            seq_keys = T.bind(
+                sequence_keys(page_indptr[b], page_indptr[b + 1], length_info[b], slots)
+            )
+            num_tiles = T.bind(T.ceildiv(seq_queries, sizes.queries))
+            # 1. The past keys' shadow, unless nothing will read it
+            sparse_heads = T.alloc_buffer((1,), "int32")
+            sparse_heads[0] = 0
+            for head in range(hq):
+                if T.And(causal == 0, plan.keep_count(head, seq_keys) < seq_keys):
+                    sparse_heads[0] = sparse_heads[0] + T.int32(seq_queries > 0)
+            keys = KeyShadow(spec, features, T.if_then_else(sparse_heads[0] > 0, seq_keys, 0))
+            if sparse_heads[0] > 0:
+                keys.list_rows(page_values, page_indptr[b])
+                keys.build(cache_rows, plan)
+                queries.measure(q_rows, q_indptr[b], seq_queries, plan)
+            # 2. Dense heads, and heads with a list for each query. Heads change fastest, so that a
+            #    thread's range of tasks holds a mix of both, and neighbours share a KV head
+            for task in T.parallel(num_tiles * hq):
+                head = T.bind(task % hq)
+                first = T.bind(task // hq * sizes.queries)
+                tile_queries = T.bind(T.min(sizes.queries, seq_queries - first))
+                keep = T.bind(plan.keep_count(head, seq_keys))
+                if T.And(causal == 0, keep < seq_keys):
+                    if not pilot.pooled:
+                        sparse = QueryTask(spec, features, keys, plan, keep)
+                        sparse.select(
+                            q_rows, queries.buckets, head, q_indptr[b] + first, tile_queries
+                        )
+                        sparse.attend(
+                            q_rows,
+                            cache_rows,
+                            head,
+                            q_indptr[b] + first,
+                            tile_queries,
+                            output,
+                            lse,
+                        )
+                else:
+                    dense = PagedPrefillTile(geometry, sizes)
+                    dense.run(
+                        q,
+                        cache_rows,
+                        page_values,
+                        page_indptr[b],
+                        head,
+                        q_indptr[b] + first,
+                        tile_queries,
+                        T.bind(
+                            T.if_then_else(causal > 0, seq_keys - seq_queries + first + 1, seq_keys)
+                        ),
+                        T.bind(T.if_then_else(causal > 0, 1, 0)),
+                        output,
+                        lse,
+                    )
+            # 3. Shared lists, one task each
+            if pilot.pooled:
+                num_lists = T.bind(T.ceildiv(seq_queries, pilot.query_block) * num_units)
+                for task in T.parallel(num_lists):
+                    head = T.bind(task % num_units * unit_heads)
+                    first = T.bind(task // num_units * pilot.query_block)
+                    block_queries = T.bind(T.min(pilot.query_block, seq_queries - first))
+                    keep = T.bind(plan.keep_count(head, seq_keys))
+                    if T.And(causal == 0, keep < seq_keys):
+                        pooled = PooledTask(spec, features, keys, plan, keep)
+                        pooled.select(
+                            q_rows,
+                            queries.buckets,
+                            head,
+                            unit_heads,
+                            q_indptr[b] + first,
+                            block_queries,
+                        )
+                        pooled.attend(
+                            q,
+                            cache_rows,
+                            head,
+                            unit_heads,
+                            q_indptr[b] + first,
+                            block_queries,
+                            output,
+                            lse,
+                        )
+
+    return shadowattn_paged_prefill

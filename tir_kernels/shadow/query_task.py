@@ -1,0 +1,92 @@
+"""A list for each query: one tile of queries of one sparse head, from pilot to output."""
+
+from __future__ import annotations
+
+from tvm.script import tirx as T
+
+from ..attention.page_table import value_row_offset
+from ..attention.tiles import attention_tile
+from ..constants import MASKED_SCORE
+from ..features import CpuFeatures
+from ..pilot.key_shadow import KeyShadow
+from ..pilot.plan_table import PlanTable
+from ..pilot.score_rows import ScoreRows
+from ..pilot.top_k import RowSelector, index_slack
+from ..simd.vector import Expr
+from ..spec import ShadowSpec
+from .sparse_tile import SparseTile
+
+
+@T.meta_class
+class QueryTask:
+    """Made inside the task. `tile.indices` and `tile.counts` are the lists."""
+
+    def __init__(
+        self,
+        spec: ShadowSpec,
+        features: CpuFeatures,
+        keys: KeyShadow,
+        plan: PlanTable,
+        keep: Expr,
+    ) -> None:
+        self.spec = spec.attention
+        self.keys = keys
+        self.keep = keep
+        self.lanes = features.lanes
+        self.rows = ScoreRows(spec, features, keys, plan, MASKED_SCORE)
+        self.selector = RowSelector(features)
+        max_queries = attention_tile(features).queries
+        self.tile = SparseTile(spec.attention, features, max_queries, keep + index_slack(features))
+
+    @T.inline
+    def select(
+        self,
+        q_rows: T.Buffer,
+        q_buckets: T.Buffer,
+        head: Expr,
+        first_query: Expr,
+        num_queries: Expr,
+    ) -> None:
+        """A list for each of the queries; q_rows (tokens * Hq, D)."""
+        self.selector.start()
+        for group in range(T.ceildiv(num_queries, self.rows.register_queries)):
+            first = T.bind(group * self.rows.register_queries)
+            self.rows.fill(q_rows, q_buckets, head, first_query + first, num_queries - first)
+            for i in range(T.min(self.rows.register_queries, num_queries - first)):
+                self.selector.select(
+                    self.rows.scores,
+                    i,
+                    self.rows.padded_keys // self.lanes,
+                    self.keys.num_keys,
+                    self.keep,
+                    self.tile.indices,
+                    first + i,
+                    self.tile.counts,
+                )
+
+    @T.inline
+    def attend(
+        self,
+        q_rows: T.Buffer,
+        cache_rows: T.Buffer,
+        head: Expr,
+        first_query: Expr,
+        num_queries: Expr,
+        output: T.Buffer,
+        lse: T.Buffer,
+    ) -> None:
+        """`output` and `lse` of every query over its list."""
+        kv_head = T.bind(head // self.spec.group_size)
+        for i in range(num_queries):
+            self.tile.load(q_rows, (first_query + i) * self.spec.num_q_heads + head, i)
+        self.tile.attend(
+            cache_rows,
+            cache_rows,
+            self.keys.row_table,
+            kv_head * self.spec.page_size,
+            kv_head * self.spec.page_size + value_row_offset(self.spec),
+            num_queries,
+            self.keys.num_keys,
+        )
+        for i in range(num_queries):
+            self.tile.store(output, lse, first_query + i, head, i)

@@ -1,0 +1,1 @@
+"""Vector arithmetic every CPU kernel is made of: lanes, shuffles, left packing."""

@@ -1,0 +1,148 @@
+"""Appending the indices of a row's scores above a threshold to a list, ascending.
+
+What comes out is the same everywhere; how many are written at a time depends on the vector unit.
+Every way may write up to `lanes` entries past the last one appended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tvm.script import tirx as T
+
+from ..features import CpuFeatures, Isa
+from .vector import Expr, int32_dtype, splat, sum_lanes_i32
+
+_BYTE_LANES = 8
+_BYTE_MASKS = 256
+
+
+@T.meta_class
+class TablePack:
+    """AVX2 has no compress: a 256-entry table turns a mask of eight lanes into the permutation
+    that packs them. `start` computes the table (about 1 µs), once per task."""
+
+    def __init__(self, lanes: int) -> None:
+        assert lanes == _BYTE_LANES, "the table serves masks of one byte"
+        self.lanes = lanes
+        self.table = T.alloc_buffer((_BYTE_MASKS, _BYTE_LANES), "int32")
+        self.count = T.alloc_buffer((1,), "int32")
+
+    def lane_mask(self, condition: Expr) -> Expr:
+        """The lanes of a comparison as the low bits of an int32."""
+        bits = T.Select(condition, splat(T.int32(-1), self.lanes), splat(T.int32(0), self.lanes))
+        return T.call_llvm_pure_intrin(
+            "int32", "llvm.x86.avx.movmsk.ps.256", T.reinterpret(f"float32x{self.lanes}", bits)
+        )
+
+    @T.inline
+    def start(self) -> None:
+        for mask in range(_BYTE_MASKS):
+            self.count[0] = 0
+            for bit in T.unroll(_BYTE_LANES):
+                # the entry of a clear bit is overwritten by the next set one
+                self.table[mask, T.min(self.count[0], _BYTE_LANES - 1)] = bit
+                self.count[0] = self.count[0] + (T.shift_right(mask, bit) & 1)
+
+    @T.inline
+    def append(
+        self,
+        scores: T.Buffer,
+        row: Expr,
+        first: Expr,
+        threshold: Expr,
+        indices: T.Buffer,
+        out_row: Expr,
+    ) -> None:
+        mask = T.bind(
+            self.lane_mask(scores[row, T.ramp(first, 1, self.lanes)] > splat(threshold, self.lanes))
+        )
+        indices[out_row, T.ramp(self.count[0], 1, self.lanes)] = self.table[
+            mask, T.ramp(0, 1, self.lanes)
+        ] + splat(first, self.lanes)
+        self.count[0] = self.count[0] + T.popcount(mask)
+
+
+@T.meta_class
+class CompressPack:
+    """AVX512 compresses in a register, then stores the whole vector. (The form that compresses
+    into memory, `llvm.masked.compressstore`, is microcoded on Zen 4 and several times slower.)"""
+
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+        self.count = T.alloc_buffer((1,), "int32")
+
+    @T.inline
+    def start(self) -> None:
+        self.count[0] = 0
+
+    @T.inline
+    def append(
+        self,
+        scores: T.Buffer,
+        row: Expr,
+        first: Expr,
+        threshold: Expr,
+        indices: T.Buffer,
+        out_row: Expr,
+    ) -> None:
+        indices[out_row, T.ramp(self.count[0], 1, self.lanes)] = T.call_llvm_pure_intrin(
+            int32_dtype(self.lanes),
+            "llvm.experimental.vector.compress",
+            T.ramp(first, 1, self.lanes),
+            scores[row, T.ramp(first, 1, self.lanes)] > splat(threshold, self.lanes),
+            splat(T.int32(0), self.lanes),
+        )
+        self.count[0] = self.count[0] + sum_lanes_i32(
+            T.Cast(
+                int32_dtype(self.lanes),
+                scores[row, T.ramp(first, 1, self.lanes)] > splat(threshold, self.lanes),
+            ),
+            self.lanes,
+        )
+
+
+@T.meta_class
+class ScalarPack:
+    """One by one, without branches: every index is written, the next overwrites unwanted ones."""
+
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+        self.count = T.alloc_buffer((1,), "int32")
+
+    @T.inline
+    def start(self) -> None:
+        self.count[0] = 0
+
+    @T.inline
+    def append(
+        self,
+        scores: T.Buffer,
+        row: Expr,
+        first: Expr,
+        threshold: Expr,
+        indices: T.Buffer,
+        out_row: Expr,
+    ) -> None:
+        for i in T.unroll(self.lanes):
+            indices[out_row, self.count[0]] = first + i
+            self.count[0] = self.count[0] + T.Cast("int32", scores[row, first + i] > threshold)
+
+
+_PACKS: dict[Isa, Callable[[int], Any]] = {
+    "generic": ScalarPack,
+    "avx2": TablePack,
+    "avx512": CompressPack,
+    "neon": ScalarPack,
+}
+
+
+def left_pack(features: CpuFeatures) -> Any:
+    """State and steps for a vector unit, made inside the PrimFunc, once per task.
+
+    `start()` comes first, once. `append(scores, row, first, threshold, indices, out_row)` appends
+    those of first .. first + lanes - 1 whose `scores[row, index] > threshold` to `indices[out_row]`
+    at `count[0]`, which it advances; the caller sets `count[0]`. Buffers are 2-D, int32.
+    """
+    return _PACKS[features.isa](features.lanes)
