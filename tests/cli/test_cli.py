@@ -9,37 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from shadowattn_tvm.cli import main
-from shadowattn_tvm.plan import Plan, Sharing, load_plan, save_plan
+from shadowattn_tvm.plan import Sharing, load_plan
 from shadowattn_tvm.weights import ModelDirectory
+from tests.cli.conftest import Run
 from tests.weights.tiny import Tiny, write_gguf
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command; (exit code, stdout, stderr)."""
-
-    def command(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as exit_info:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return int(exit_info.value.code or 0), captured.out, captured.err
-
-    return command
-
-
-@pytest.fixture
-def plan_file(tiny_plan: Plan, tmp_path: Path) -> Path:
-    path = tmp_path / "plan.json"
-    save_plan(tiny_plan, path)
-    return path
 
 
 def test_help_lists_the_flow_in_order(run: Run) -> None:
@@ -115,7 +92,7 @@ def test_mistakes_about_a_model_name_what_was_expected(
         assert (code, message in err.replace("\n", " "), "Traceback" in err) == (2, True, False), (
             err
         )
-    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+    assert list(tmp_path.iterdir()) == [plan_file]
 
 
 def test_calibrating_leaves_a_plan_and_nothing_else(

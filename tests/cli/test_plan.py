@@ -3,40 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from shadowattn_tvm.cli import main
-from shadowattn_tvm.plan import Plan, load_ratios, save_plan
+from shadowattn_tvm.plan import Plan, load_ratios
 from shadowattn_tvm.plan.summary import PlanSummary, ProfileSummary
+from tests.cli.conftest import Run
 from tests.plan.tiny_plan import K_MIN
 
-Run = Callable[..., tuple[int, str, str]]
-
 PROFILE = b"1.0 1.00 \n0.25 0.125 \n0.5 3e-1 \n"
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a command in a wide terminal; (exit code, stdout, stderr)."""
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def command(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as exit_info:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return int(exit_info.value.code or 0), captured.out, captured.err
-
-    return command
-
-
-@pytest.fixture
-def plan_file(tiny_plan: Plan, tmp_path: Path) -> Path:
-    path = tmp_path / "tiny.json"
-    save_plan(tiny_plan, path)
-    return path
 
 
 @pytest.fixture
