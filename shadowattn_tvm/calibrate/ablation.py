@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..config.architecture import LlamaConfig
-from ..config.atomic import write_text_atomically
+from ..config.json_layout import write_document
 from ..config.paths import cache_dir
 from ..corpora import Document, Window, sample_windows
 from ..errors import ConfigError
@@ -203,7 +203,7 @@ def _mean(total: float, batches: Sequence[ShortWindows]) -> Loss:
 
 
 def _write(ablation: Ablation, path: Path) -> None:
-    write_text_atomically(path, ablation.model_dump_json(indent=2) + "\n")
+    write_document(path, ablation)
 
 
 def _read(path: Path, inputs: AblationInputs) -> Ablation | None:

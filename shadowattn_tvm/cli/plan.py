@@ -10,6 +10,7 @@ from rich.console import Console
 
 from ..config.atomic import write_text_atomically
 from ..config.documents import read_json_object
+from ..config.json_layout import write_document
 from ..config.paths import configs_dir
 from ..errors import PlanError
 from ..plan import Plan, RatioProfile, load_plan, load_ratios, save_ratios
@@ -59,7 +60,7 @@ def show(
         else:
             plot_profile(document, title, plot)
     if json_file is not None:
-        write_text_atomically(json_file, summary.model_dump_json(indent=2) + "\n")
+        write_document(json_file, summary)
 
 
 @plan_app.command("import-profile")

@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from ..config.atomic import write_text_atomically
 from ..config.documents import describe_mistakes, read_json_object
+from ..config.json_layout import write_document
 from ..errors import ConfigError
 from ..plan import Plan, plan_hash
 from ..runtime.threads import THREADS_VARIABLE, num_physical_cores
@@ -106,7 +106,7 @@ class EvaluationRecord(TaskResult):
 
 def save_record(record: EvaluationRecord, path: Path) -> None:
     """Write a result file atomically. Raises `OutputError`."""
-    write_text_atomically(path, record.model_dump_json(indent=2) + "\n")
+    write_document(path, record)
 
 
 def load_record(path: Path) -> EvaluationRecord:

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..config.atomic import write_text_atomically
 from ..config.documents import read_json_object, validated
+from ..config.json_layout import write_document
 from ..errors import PlanError
 from .document import Fraction, Plan
 
@@ -161,7 +161,7 @@ def validated_ratios(document: dict[str, Any], path: Path) -> RatioProfile:
 
 def save_ratios(profile: RatioProfile, path: Path) -> None:
     """Write a ratios file atomically. Raises `OutputError`."""
-    write_text_atomically(path, profile.model_dump_json(indent=2) + "\n")
+    write_document(path, profile)
 
 
 def plan_keep_ratios(plan: Plan) -> tuple[tuple[float, ...], ...]:

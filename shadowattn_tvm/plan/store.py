@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from ..config.atomic import write_text_atomically
 from ..config.documents import describe_mistakes, read_json_object
+from ..config.json_layout import write_document
 from ..errors import PlanError
 from .document import SCHEMA_VERSION, Plan
 
@@ -34,9 +34,8 @@ def load_plan(path: Path) -> Plan:
 
 
 def save_plan(plan: Plan, path: Path) -> None:
-    """Write a plan atomically, readable in a diff: two-space indent, fields in document order.
-    Raises `OutputError`."""
-    write_text_atomically(path, plan.model_dump_json(indent=2) + "\n")
+    """Write a plan atomically, readable in a diff. Raises `OutputError`."""
+    write_document(path, plan)
 
 
 def plan_hash(plan: Plan) -> str:

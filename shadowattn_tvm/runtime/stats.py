@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from ..config.atomic import write_text_atomically
+from ..config.json_layout import write_document
 from .generate import MS_PER_S, TokenEvent
 
 _KIB = 1024
@@ -112,7 +112,7 @@ def peak_memory_bytes() -> int:
 
 def write_record(path: Path, record: GenerationRecord | ChatRecord) -> None:
     """Write a record as JSON, atomically. Raises `OutputError`."""
-    write_text_atomically(path, record.model_dump_json(indent=2) + "\n")
+    write_document(path, record)
 
 
 def summary(record: GenerationRecord) -> str:

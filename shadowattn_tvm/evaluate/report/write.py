@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from ...config.atomic import write_atomically, write_text_atomically
+from ...config.json_layout import write_document
 from ...errors import ConfigError
 from ..sweep_document import SweepDocument
 from .markdown import markdown
@@ -29,7 +30,7 @@ def write_report(document: SweepDocument, folder: Path) -> tuple[Path, ...]:
 
     stem = folder / document.kind
     written = tuple(stem.with_suffix(suffix) for suffix in (".json", ".md", ".png"))
-    write_text_atomically(written[0], document.model_dump_json(indent=2) + "\n")
+    write_document(written[0], document)
     write_text_atomically(written[1], markdown(document))
     with write_atomically(written[2]) as staged:
         plot(document, staged)
