@@ -45,8 +45,9 @@ $(MODEL_DIR)/mlc-chat-config.json: | $(READY)
 	weights="$$($(SHADOWATTN) fetch $(MODEL))" && \
 	$(SHADOWATTN) convert_weight "$$weights" --quantization $(QUANTIZATION) -o $(MODEL_DIR)
 
+# One thread a worker: pools of two workers would wait for each other on the same cores.
 test: $(READY)
-	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadgroup
+	TVM_NUM_THREADS=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadgroup
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

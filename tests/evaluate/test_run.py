@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from shadowattn_tvm.evaluate import load_record, save_record
 from shadowattn_tvm.evaluate.results import EvaluationRecord
 from shadowattn_tvm.plan import Plan, plan_hash, save_plan
 from shadowattn_tvm.weights import ModelDirectory
-from tests.plan.tiny_plan import make_plan
 
 SIZES = ["--context", "256", "--prefill-chunk", "16", "--windows", "4", "--min-windows", "4"]
 
@@ -134,24 +132,3 @@ def test_mistakes_exit_with_two(
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
-
-
-@pytest.mark.model
-@pytest.mark.slow
-def test_on_smollm2(smollm2_dir: Callable[[str], ModelDirectory], tmp_path: Path) -> None:
-    """A few windows of Python's own documentation; sparse at a fifth, it stays close to dense."""
-    directory = smollm2_dir("q0f32")
-    save_plan(make_plan(directory, keep_ratio=0.2), tmp_path / "plan.json")
-    tasks = ["--tasks", "recall,ppl,agreement"]
-    sizes = ["--windows", 3, "--min-windows", 3, "--recall-windows", 3, "--context", 1024]
-    result = tmp_path / "result.json"
-    code = run(directory.path, "--plan", tmp_path / "plan.json", *tasks, *sizes, "--json", result)
-    assert code == 0
-    results = load_record(result).results
-    assert results.ppl is not None
-    assert 1.0 < results.ppl.dense < 60.0
-    assert -5.0 < results.ppl.relative_percent < 30.0
-    assert results.recall is not None
-    assert 0.5 < results.recall.mean <= 1.0
-    assert results.agreement is not None
-    assert results.agreement.greedy_match > 0.5
