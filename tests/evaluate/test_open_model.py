@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from shadowattn_tvm.compiler.kernel_parameters import attention_spec, shadow_spec
+from shadowattn_tvm.config import configs_dir
 from shadowattn_tvm.errors import LibraryError
 from shadowattn_tvm.evaluate.attention import AttentionState, Floats
 from shadowattn_tvm.evaluate.open_model import OpenModel, open_model
-from shadowattn_tvm.plan import Plan
+from shadowattn_tvm.plan import Plan, load_plan
 from shadowattn_tvm.runtime.session import Session, load_weights
 from shadowattn_tvm.weights import ModelDirectory
 from tests.plan.tiny_plan import make_plan
@@ -136,7 +137,7 @@ def test_on_smollm2(
     smollm2_library: Callable[[str, Plan | None], Path],
 ) -> None:
     directory = smollm2_dir("q0f32")
-    plan = make_plan(directory, keep_ratio=0.2)
+    plan = load_plan(configs_dir() / "plans" / "smollm2-135m-r20.json")
     model = open_model(directory, context_tokens=2048, prefill_chunk_tokens=128)
     model.use_plan(shadow_spec(plan, directory.architecture))
     library = Session(directory, smollm2_library("q0f32", plan), prefill_chunk_size=128)
