@@ -128,6 +128,11 @@ class PilotSpec:
         return (1 << (self.bits - 1)) - 1
 
 
+def rotation_block(head_dim: int) -> int:
+    """Elements that the pilot rotates together: the largest power of two that divides head_dim."""
+    return head_dim & -head_dim
+
+
 @dataclass(frozen=True)
 class ShadowSpec:
     """The plan's parameters for all layers, as the shadowAttn prefill kernel bakes them in.
@@ -179,6 +184,14 @@ class ShadowSpec:
             shape = [[len(means) for means in layer] for layer in self.key_means]
             expected = [[self.attention.head_dim] * self.attention.num_kv_heads] * self.num_layers
             _require(shape == expected, "key_means: expected [layer][KV head][head_dim] numbers")
+
+    @property
+    def pilot_sm_scale(self) -> float:
+        """The factor on q.k as the pilot sees them, before the softmax: its rotation is not
+        normalized, so the products of a block of n rotated elements are n times those of plain
+        ones."""
+        gain = rotation_block(self.attention.head_dim) if self.pilot.hadamard_rotation else 1
+        return self.attention.sm_scale / gain
 
     def _check_head(
         self, where: str, heads: tuple[HeadParameters, ...], head: int, p: HeadParameters

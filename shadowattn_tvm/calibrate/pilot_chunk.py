@@ -116,7 +116,7 @@ class PilotChunk:
 
     def _step(self, head: int) -> int:
         return pooling_step(
-            self._spec.attention.sm_scale,
+            self._spec.pilot_sm_scale,
             self._q_scale[head],
             self._k_scale[head],
             self._factor(head),

@@ -53,7 +53,7 @@ def twin_scores(spec: ShadowSpec, layer: int, q: np.ndarray, k: np.ndarray) -> L
         if plan.requant is not None:
             factor = plan.requant[qb][kb]
             acc = requantize(acc, requantizer(factor, spec.attention.head_dim, pilot.quant_max))
-            steps.append(pooling_step(spec.attention.sm_scale, sq, sk, factor))
+            steps.append(pooling_step(spec.pilot_sm_scale, sq, sk, factor))
         scores.append(acc)
     lists = {}
     for head in range(len(scores)):

@@ -15,6 +15,7 @@ from tvm.script import tirx as T
 
 from ..simd.shuffle import pick
 from ..simd.vector import Expr, const_f32, max_lanes
+from ..spec import rotation_block
 
 
 @T.meta_class
@@ -32,7 +33,7 @@ class PilotRow:
         self.vectors = head_dim // lanes
         self.centered = centered
         self.changed = centered or rotated
-        block = head_dim & -head_dim
+        block = rotation_block(head_dim)
         self.distances = [1 << i for i in range(block.bit_length() - 1)] if rotated else []
         if self.changed:
             self.row = T.alloc_buffer((1, head_dim), "float32")

@@ -92,7 +92,7 @@ class PlanTable:
             for k_bucket, k_scale in enumerate(self._axis(head.k_scale)):
                 factor = requant[q_bucket][k_bucket]
                 fixed = requantizer(factor, geometry.head_dim, quant_max)
-                step = pooling_step(geometry.sm_scale, q_scale, k_scale, factor)
+                step = pooling_step(self.spec.pilot_sm_scale, q_scale, k_scale, factor)
                 column = q_bucket * self.buckets + k_bucket
                 T.buffer_store(self.multipliers, T.int32(fixed.multiplier), [h, column])
                 T.buffer_store(self.shifts, T.int32(fixed.shift), [h, column])

@@ -58,7 +58,8 @@ PADDING = -(1 << 16)
 
 def pooling_step(sm_scale: float, q_scale: float, k_scale: float, factor: float) -> int:
     """Octaves per unit of INT8 score, in units of 2^-16: what one unit stands for in the exponent
-    of the softmax. `factor` as in `HeadParameters.requant`."""
+    of the softmax. `sm_scale` is the spec's `pilot_sm_scale`, `factor` as in
+    `HeadParameters.requant`."""
     octaves = sm_scale * LOG2_E * q_scale * k_scale / factor
     return min(max(round(octaves * 2.0**STEP_BITS), 1), MAX_STEP)
 

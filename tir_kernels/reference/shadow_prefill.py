@@ -67,7 +67,7 @@ def _scores(
         return scores, 0
     factor = plan.requant[q_bucket][k_bucket]
     scores = requantize(scores, requantizer(factor, geometry.head_dim, pilot.quant_max))
-    return scores, pooling_step(geometry.sm_scale, q_scale, k_scale, factor)
+    return scores, pooling_step(spec.pilot_sm_scale, q_scale, k_scale, factor)
 
 
 def _pooled_lists(

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from tir_kernels.constants import MAX_SHARING_ROWS
+from tir_kernels.constants import MAX_SHARING_ROWS, RATIO_ONE
 from tir_kernels.pilot.pooling import (
     FRACTIONS,
     MAX_POOLED_KEYS,
@@ -16,7 +16,10 @@ from tir_kernels.pilot.pooling import (
     STEP_BITS,
     pooling_step,
 )
+from tir_kernels.reference.pilot import hadamard
 from tir_kernels.reference.pooling import exp_table, importance, row_probabilities
+from tir_kernels.reference.shadow_prefill import select
+from tir_kernels.spec import AttentionSpec, HeadParameters, PilotSpec, ShadowSpec
 
 ROW_SUM = 1 << ROW_BITS
 
@@ -77,3 +80,49 @@ def test_the_most_rows_and_keys_there_may_be_still_fit() -> None:
     alike = row_probabilities(np.zeros((1, MAX_POOLED_KEYS - 1), np.int32), 1)
     assert (alike == alike[0, 0]).all()
     assert alike[0, 0] == ROW_SUM // MAX_POOLED_KEYS
+
+
+@pytest.mark.parametrize("head_dim", [64, 80])
+@pytest.mark.parametrize("centered", [False, True], ids=["plain", "centred"])
+@pytest.mark.parametrize("rotated", [False, True], ids=["unrotated", "rotated"])
+def test_votes_are_the_softmax_of_real_scores(rotated: bool, centered: bool, head_dim: int) -> None:
+    """Whatever the pilot does to queries and keys, a list is close to that of exact
+    probabilities: a vote that is too sharp or too flat finds other keys."""
+    geometry = AttentionSpec(4, 2, head_dim, head_dim**-0.5)
+    rng = np.random.default_rng(head_dim)
+    q = rng.standard_normal((16, 4, head_dim), dtype=np.float32)
+    k = 1.5 * rng.standard_normal((300, 2, head_dim), dtype=np.float32) + np.float32(0.5)
+    means = k.mean(axis=0) if centered else np.zeros_like(k[0])
+    seen = [x.transpose(1, 0, 2) for x in (q, k - means)]
+    if rotated:
+        seen = [hadamard(x) for x in seen]
+    scales = [np.abs(x).max(axis=(1, 2)) / 127 for x in seen]
+    heads = []
+    for head in range(4):
+        kv_head = head // 2
+        scores = seen[0][head] @ seen[1][kv_head].T
+        q_scale, k_scale = scales[0][head], scales[1][kv_head]
+        factor = 127 * q_scale * k_scale / np.abs(scores).max()
+        heads.append(
+            HeadParameters(float(q_scale), float(k_scale), RATIO_ONE // 10, ((float(factor),),))
+        )
+    spec = ShadowSpec(
+        geometry,
+        (tuple(heads),),
+        bucket_sigma=0.5,
+        k_min=1,
+        buckets_per_axis=1,
+        pilot=PilotSpec(
+            hadamard_rotation=rotated, requantize=True, share_group=True, query_block=16
+        ),
+        key_means=(tuple(tuple(map(float, m)) for m in means),) if centered else None,
+    )
+    lists = select(spec, 0, q, k)
+    for kv_head in range(2):
+        scores = np.einsum("ihd,jd->hij", q[:, 2 * kv_head : 2 * kv_head + 2], k[:, kv_head])
+        weights = np.exp(scores * geometry.sm_scale)
+        votes = (weights / weights.sum(axis=2, keepdims=True)).sum(axis=(0, 1))
+        found = lists[2 * kv_head][0]
+        exact = np.argsort(-votes)[: len(found)]
+        assert len(found) == 30
+        assert len(np.intersect1d(found, exact)) >= 28
