@@ -174,10 +174,12 @@ def run_paged_prefill(
     q_indptr: Indices,
     batch: PagedBatch,
     causal: bool,
+    layer: float = LAYER_IN_SCALE,
 ) -> tuple[Array, Array]:
+    """Any kernel of the paged-prefill slot, dense or shadow."""
     output, lse = nans(*q.shape), nans(*q.shape[:2])
     kernel(
-        tvm.runtime.tensor(q),
+        tvm.runtime.tensor(np.ascontiguousarray(q)),
         index_tensor(q_indptr),
         *batch.tensors(),
         index_tensor([0] * (len(q_indptr) - 1)),
@@ -188,7 +190,7 @@ def run_paged_prefill(
         0,
         1.0,
         10000.0,
-        LAYER_IN_SCALE + spec.sm_scale,
+        layer + spec.sm_scale,
     )
     return output.numpy(), lse.numpy()
 

@@ -15,14 +15,12 @@ from tir_kernels.spec import HeadParameters, PilotSpec, ShadowSpec
 
 from .dense_harness import (
     SMOLLM2,
-    index_tensor,
     indptr,
-    nans,
     paged_batch,
     run_paged_decode,
+    run_paged_prefill,
     run_ragged_prefill,
 )
-from .shadow_harness import tensor
 
 Q_LENGTHS = [130, 0, 1, 60]
 KV_LENGTHS = [700, 3, 0, 50]
@@ -59,11 +57,9 @@ def main(library: str, results: str) -> None:
     decode = run_paged_decode(module["paged_decode"], SMOLLM2, q[: len(KV_LENGTHS)], batch)
     outputs = {"ragged": ragged, "decode": decode}
     for name in PILOTS:
-        written = nans(*q.shape), nans(*q.shape[:2])
-        unused = [index_tensor([0] * len(Q_LENGTHS)), index_tensor([0] * len(q))]  # rotary's
-        scalars = (0, 0, 1.0, 10000.0, SMOLLM2.sm_scale)  # not causal, no rotary, layer 0
-        module[name](tensor(q), index_tensor(starts), *batch.tensors(), *unused, *written, *scalars)
-        outputs[name] = (written[0].numpy(), written[1].numpy())
+        outputs[name] = run_paged_prefill(
+            module[name], SMOLLM2, q, starts, batch, causal=False, layer=0
+        )
     arrays = {
         f"{name}, {i}": array for name, pair in outputs.items() for i, array in enumerate(pair)
     }

@@ -27,13 +27,12 @@ from ..dense_harness import (
     SPECS,
     TOLERANCE,
     PagedBatch,
-    index_tensor,
     indptr,
-    nans,
     paged_batch,
+    run_paged_prefill,
     spec_id,
 )
-from ..shadow_harness import VARIANTS, shadow_module, tensor
+from ..shadow_harness import VARIANTS, shadow_module
 
 K_MIN = 5
 NUM_LAYERS = 3
@@ -98,22 +97,8 @@ def run(
     causal: bool = False,
     variant: str = "host",
 ) -> tuple[np.ndarray, np.ndarray]:
-    output, lse = nans(*q.shape), nans(*q.shape[:2])
-    shadow_module(spec, variant, target)["shadow_prefill"](
-        tensor(q),
-        index_tensor(q_indptr),
-        *batch.tensors(),
-        index_tensor([0] * (len(q_indptr) - 1)),
-        index_tensor([0] * len(q)),
-        output,
-        lse,
-        int(causal),
-        0,
-        1.0,
-        10000.0,
-        layer + spec.attention.sm_scale,
-    )
-    return output.numpy(), lse.numpy()
+    kernel = shadow_module(spec, variant, target)["shadow_prefill"]
+    return run_paged_prefill(kernel, spec.attention, q, q_indptr, batch, causal, layer)
 
 
 def draw(
