@@ -27,7 +27,7 @@ TEXTS_VARIABLE = "SHADOWATTN_TEXTS"
 
 CONTEXT_TOKENS = 2048
 CHUNK_TOKENS = 256
-NUM_WINDOWS = 3
+NUM_WINDOWS = 2
 
 MAX_LOST_PERCENT = {"smollm2-135m-r20": 0.6, "smollm2-135m-r10": 1.5}
 """Single windows move by half a percent either way."""
