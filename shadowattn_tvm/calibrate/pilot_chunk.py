@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tir_kernels.pilot.pooling import ROW_BITS, WEIGHT_BITS, pooling_step
+from tir_kernels.pilot.pooling import INVERSE_BITS, ROW_BITS, pooling_step
 from tir_kernels.pilot.quantize import bucket_scales
-from tir_kernels.pilot.requantize import requantizer
+from tir_kernels.pilot.requantize import INT16_MAX, MULTIPLY_SHIFT, requantizer
 from tir_kernels.reference.pooling import exp_table
 from tir_kernels.spec import ShadowSpec
 
@@ -106,12 +106,9 @@ class PilotChunk:
         return requant[self.q_buckets[head]][self.k_buckets[head]]
 
     def _requantize(self, head: int, sums: Tensor) -> Tensor:
-        by = requantizer(
-            self._factor(head), self._spec.attention.head_dim, self._spec.pilot.quant_max
-        )
-        if by.pre_shift:
-            sums = (sums + (1 << (by.pre_shift - 1))) >> by.pre_shift
-        scaled = (sums * by.multiplier + (1 << (by.shift - 1))) >> by.shift
+        by = requantizer(self._factor(head))
+        t = ((sums + (1 << by.shift >> 1)) >> by.shift).clamp_(-INT16_MAX - 1, INT16_MAX)
+        scaled = (t * by.multiplier + (1 << (MULTIPLY_SHIFT - 1))) >> MULTIPLY_SHIFT
         return scaled.clamp_(-127, 127)
 
     def _step(self, head: int) -> int:
@@ -163,10 +160,9 @@ def row_probabilities(scores: Tensor, step: int) -> Tensor:
     weights = table[(scores.amax(1, keepdim=True) - scores).long()]
     totals = weights.sum(1, keepdim=True, dtype=torch.int64)
     bits = torch.frexp(totals.double()).exponent.long()
-    inverse = torch.bitwise_left_shift(torch.ones_like(totals), bits + WEIGHT_BITS + 1) // totals
-    shift = (bits + WEIGHT_BITS + 1 - ROW_BITS).int()
-    half = torch.bitwise_left_shift(torch.ones_like(shift), shift - 1)
-    return torch.bitwise_right_shift(weights * inverse.int() + half, shift)
+    numerator = torch.bitwise_left_shift(torch.ones_like(totals), bits + INVERSE_BITS) - 1
+    shift = (bits + INVERSE_BITS - ROW_BITS).int()
+    return torch.bitwise_right_shift(weights * (numerator // totals).int(), shift)
 
 
 def descending_order(scores: Tensor) -> Tensor:

@@ -105,13 +105,13 @@ def requant_table(
     factors: dict[tuple[int, int], float] = {}
     for q_bucket, k_bucket in {(int(row[0]), int(row[1])) for row in observed}:
         with_pair = (observed[:, 0] == q_bucket) & (observed[:, 1] == k_bucket)
-        # A chunk whose scores are all zero would like any factor: as if its largest were 1.
-        wanted = INT8_QMAX / np.maximum(observed[with_pair, 2], 1)
+        # Scores that fit INT8 as they are stay as they are, all zeros too.
+        wanted = INT8_QMAX / np.maximum(observed[with_pair, 2], INT8_QMAX)
         factors[q_bucket, k_bucket] = float(np.percentile(wanted, percentile)) * (1.0 - margin)
     output_scale = max(q_scales[q] * k_scales[k] / factor for (q, k), factor in factors.items())
     return tuple(
         tuple(
-            factors.get((q, k), q_scale * k_scale / output_scale)
+            factors.get((q, k), min(q_scale * k_scale / output_scale, 1.0))
             for k, k_scale in enumerate(k_scales)
         )
         for q, q_scale in enumerate(q_scales)

@@ -37,8 +37,9 @@ class PlannedModel(_Document):
     head_dim: PositiveInt
 
 
+RequantFactor = Annotated[float, Field(gt=0.0, le=1.0)]
 RequantTable = Annotated[
-    tuple[Annotated[tuple[PositiveFloat, ...], Field(strict=False)], ...], Field(strict=False)
+    tuple[Annotated[tuple[RequantFactor, ...], Field(strict=False)], ...], Field(strict=False)
 ]
 """`[query bucket][key bucket]`, buckets ascending: INT8 scores per unit of INT32 score."""
 

@@ -52,7 +52,7 @@ def twin_scores(spec: ShadowSpec, layer: int, q: np.ndarray, k: np.ndarray) -> L
         acc = pilot_scores(q8, quantize(keys, np.float32(sk), pilot.quant_max))
         if plan.requant is not None:
             factor = plan.requant[qb][kb]
-            acc = requantize(acc, requantizer(factor, spec.attention.head_dim, pilot.quant_max))
+            acc = requantize(acc, requantizer(factor))
             steps.append(pooling_step(spec.pilot_sm_scale, sq, sk, factor))
         scores.append(acc)
     lists = {}

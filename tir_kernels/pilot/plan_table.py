@@ -87,11 +87,10 @@ class PlanTable:
     def _store_pairs(
         self, h: int, head: HeadParameters, requant: tuple[tuple[float, ...], ...]
     ) -> None:
-        geometry, quant_max = self.spec.attention, self.spec.pilot.quant_max
         for q_bucket, q_scale in enumerate(self._axis(head.q_scale)):
             for k_bucket, k_scale in enumerate(self._axis(head.k_scale)):
                 factor = requant[q_bucket][k_bucket]
-                fixed = requantizer(factor, geometry.head_dim, quant_max)
+                fixed = requantizer(factor)
                 step = pooling_step(self.spec.pilot_sm_scale, q_scale, k_scale, factor)
                 column = q_bucket * self.buckets + k_bucket
                 T.buffer_store(self.multipliers, T.int32(fixed.multiplier), [h, column])

@@ -1,12 +1,14 @@
-"""INT32 scores to INT8 by integers alone: a rounding shift, a 15-bit multiplier, a second shift.
+"""INT32 scores to INT8 in 16-bit lanes: a rounding shift, then a rounding multiply-high.
 
 Contract, the same bits on every target, for an INT32 score `acc`::
 
-    t  = (acc + half(pre_shift)) >> pre_shift          fits 16 bits
-    s8 = clamp((t * multiplier + half(shift)) >> shift, -127, 127)
+    t  = clamp16((acc + half(shift)) >> shift)
+    s8 = clamp8((t * multiplier + 2^14) >> 15)
 
-with arithmetic shifts and half(n) = 2^(n-1), or 0 for n = 0. Every product fits 31 bits, so 32-bit
-lanes do, on CPUs as on an NPU.
+with arithmetic shifts, half(n) = 2^(n-1), or 0 for n = 0, clamp16 to int16 and clamp8 to -127..127.
+The second step is one instruction where there are vectors of int16: x86's vpmulhrsw, ARM's
+sqrdmulh, HVX's vmpy with rounding and saturation. Clamping `t` changes nothing: it is clamped again
+wherever it was.
 
 Source: the output scale of the public shadowAttn implementation; the fixed-point form is ours.
 """
@@ -22,56 +24,53 @@ from ..constants import INT8_QMAX
 from ..simd.vector import Expr, splat
 from ..spec import SpecError
 
-_OPERAND_BITS = 15
-"""Magnitude bits of either factor of the product."""
+MULTIPLY_SHIFT = 15
+"""What the multiply-high shifts by."""
+
+INT16_MAX = 2**15 - 1
+
+_MANTISSA_BITS = 11
+"""Of the multiplier. Half of int16's, so that `t` keeps as many: an INT8 score of 127 comes from a
+`t` of 2^11 to 2^12, and neither factor rounds away more than a 16th of a unit."""
 
 _MAX_SHIFT = 30
-"""Where half of the divisor still fits beside the product."""
+"""Where half of the divisor still fits beside a score."""
 
 
 @dataclass(frozen=True)
 class Requantizer:
-    """One factor in fixed point: factor = multiplier * 2 ** -(pre_shift + shift)."""
+    """One factor in fixed point: factor = multiplier * 2 ** -(15 + shift)."""
 
-    pre_shift: int
-    multiplier: int
     shift: int
+    multiplier: int
 
 
-def pre_shift_bits(head_dim: int, quant_max: int) -> int:
-    """How far a score is shifted before it is multiplied: the least that makes all fit."""
-    return max(0, (quant_max * quant_max * head_dim).bit_length() - _OPERAND_BITS)
-
-
-def requantizer(factor: float, head_dim: int, quant_max: int) -> Requantizer:
-    """The fixed-point form of `factor`, INT8 scores per unit of INT32 score.
+def requantizer(factor: float) -> Requantizer:
+    """The fixed-point form of `factor`, INT8 scores per unit of INT32 score, at most 1.
 
     Raises `SpecError` for a factor too small or too large to be one.
     """
-    pre_shift = pre_shift_bits(head_dim, quant_max)
-    if not 0.0 < factor < math.inf:
-        raise SpecError(f"expected a positive requantization factor, got {factor}")
-    mantissa, exponent = math.frexp(factor * 2.0**pre_shift)  # mantissa in [0.5, 1)
-    multiplier, shift = round(mantissa * 2**_OPERAND_BITS), _OPERAND_BITS - exponent
-    if multiplier == 1 << _OPERAND_BITS:
-        multiplier, shift = multiplier >> 1, shift - 1
-    if not 1 <= shift <= _MAX_SHIFT:
+    smallest = 2.0 ** (_MANTISSA_BITS - 1 - MULTIPLY_SHIFT - _MAX_SHIFT)
+    if not smallest <= factor <= 1.0:
         raise SpecError(
-            f"expected a requantization factor between {2.0 ** (-_OPERAND_BITS - pre_shift):.3g} "
-            f"and {2.0 ** (_OPERAND_BITS - 1 - pre_shift):.3g} for a head dim of {head_dim}, "
-            f"got {factor}"
+            f"expected a requantization factor between {smallest:.3g} and 1, got {factor}"
         )
-    return Requantizer(pre_shift, multiplier, shift)
+    _, exponent = math.frexp(factor)  # factor in [2^(exponent - 1), 2^exponent)
+    shift = max(0, _MANTISSA_BITS - MULTIPLY_SHIFT - exponent)
+    return Requantizer(shift, min(round(factor * 2.0 ** (MULTIPLY_SHIFT + shift)), INT16_MAX))
 
 
-def requantize_lanes(
-    scores: Expr, pre_shift: int, multiplier: Expr, shift: Expr, lanes: int
-) -> Expr:
-    """int32 lanes of INT32 scores as int32 lanes in -127..127; `multiplier` and `shift` int32
-    scalars."""
-    if pre_shift:
-        half = splat(T.int32(1 << (pre_shift - 1)), lanes)
-        scores = T.shift_right(scores + half, splat(T.int32(pre_shift), lanes))
-    half = splat(T.shift_left(T.int32(1), shift - 1), lanes)
-    scaled = T.shift_right(scores * splat(multiplier, lanes) + half, splat(shift, lanes))
+def half_unit(shift: Expr) -> Expr:
+    """half(shift) of an int32 scalar."""
+    return T.shift_right(T.shift_left(T.int32(1), shift), T.int32(1))
+
+
+def requantize_lanes(halved: Expr, multiplier: Expr, shift: Expr, lanes: int) -> Expr:
+    """int32 lanes of INT32 scores that half(shift) was added to, as int32 lanes in -127..127;
+    `multiplier` and `shift` int32 scalars."""
+    most = splat(T.int32(INT16_MAX), lanes)
+    least = splat(T.int32(-INT16_MAX - 1), lanes)
+    t = T.max(T.min(T.shift_right(halved, splat(shift, lanes)), most), least)
+    rounded = t * splat(multiplier, lanes) + splat(T.int32(1 << (MULTIPLY_SHIFT - 1)), lanes)
+    scaled = T.shift_right(rounded, splat(T.int32(MULTIPLY_SHIFT), lanes))
     return T.max(T.min(scaled, splat(T.int32(INT8_QMAX), lanes)), splat(T.int32(-INT8_QMAX), lanes))

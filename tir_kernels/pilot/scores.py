@@ -8,6 +8,8 @@ Source: "Dynamic Sparse Attention on Mobile SoCs", the pilot of the online stage
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from tvm import tirx
 from tvm.script import tirx as T
 
@@ -18,6 +20,17 @@ from ..spec import AttentionSpec
 from .int8_dot import Int8DotMethod, int8_dot_method
 from .pilot_rows import AbsoluteMaximum, PilotRow
 from .quantize import BUCKETS_PER_AXIS, nearest_bucket, quantize_lanes
+
+
+class ScoreSink(Protocol):
+    """Where a register tile's scores go."""
+
+    def start(self, query: Expr) -> Expr:
+        """What is added to every score of a query of the tile; an int32 scalar."""
+
+    def put(self, pilot: PilotQueries, sums: T.Buffer, tile: Expr) -> None:
+        """Take the scores against the `tile`-th `register_keys` keys: query q and block b of keys
+        lie at `sums[pilot.cell(q, b)]`, int32. An inline."""
 
 
 @T.meta_class
@@ -87,21 +100,13 @@ class PilotQueries:
         )
 
     @T.inline
-    def score(
-        self,
-        packed: T.Buffer,
-        first_block: Expr,
-        num_tiles: Expr,
-        scores: T.Buffer,
-        first_row: Expr,
-    ) -> None:
-        """Rows `first_row` and on of `scores` (any, num_tiles * register_keys) int32 = the tile's
-        queries against the keys of `packed` from `first_block` on."""
+    def score(self, packed: T.Buffer, first_block: Expr, num_tiles: Expr, sink: ScoreSink) -> None:
+        """Hand to `sink` the tile's queries against the keys of `packed` from `first_block` on."""
         for tile in range(num_tiles):
             acc = T.alloc_buffer((self.dot.register_scores,), "int32")
             for q in T.unroll(self.dot.register_queries):
                 for b in T.unroll(self.dot.register_blocks):
-                    acc[self.cell(q, b)] = splat(self.bias[q], self.dot.lanes)
+                    acc[self.cell(q, b)] = splat(self.bias[q] + sink.start(q), self.dot.lanes)
             for step in range(self.steps):
                 # a query's word is used up before the next one is loaded: registers are short
                 for q in T.unroll(self.dot.register_queries):
@@ -115,14 +120,30 @@ class PilotQueries:
                             ],
                             self.word(q, step),
                         )
-            for q in T.unroll(self.dot.register_queries):
-                for b in T.unroll(self.dot.register_blocks):
-                    scores[
-                        first_row + q,
-                        T.ramp(
-                            tile * self.dot.register_keys + b * self.dot.lanes, 1, self.dot.lanes
-                        ),
-                    ] = acc[self.cell(q, b)]
+            sink.put(self, acc, tile)
+
+
+@T.meta_class
+class RowSink:
+    """Keeps scores as they are, in rows of `scores` (any, keys) int32 from `first_row` on."""
+
+    def __init__(self, scores: T.Buffer, first_row: Expr, dot: Int8DotMethod) -> None:
+        self.scores = scores
+        self.first_row = first_row
+        self.dot = dot
+
+    def start(self, query: Expr) -> Expr:
+        return T.int32(0)
+
+    def positions(self, tile: Expr, block: Expr) -> Expr:
+        """Where a block of keys lies in a row."""
+        return T.ramp(tile * self.dot.register_keys + block * self.dot.lanes, 1, self.dot.lanes)
+
+    @T.inline
+    def put(self, pilot: PilotQueries, sums: T.Buffer, tile: Expr) -> None:
+        for q in T.unroll(self.dot.register_queries):
+            for b in T.unroll(self.dot.register_blocks):
+                self.scores[self.first_row + q, self.positions(tile, b)] = sums[pilot.cell(q, b)]
 
 
 def pilot_scores(spec: AttentionSpec, features: CpuFeatures) -> tirx.PrimFunc:
@@ -167,8 +188,7 @@ def pilot_scores(spec: AttentionSpec, features: CpuFeatures) -> tirx.PrimFunc:
             for i in range(dot.register_queries):
                 query = T.bind(T.min(tile * dot.register_queries + i, num_queries - 1))
                 queries.quantize(q_rows, query * heads + head, chosen[0], i)
-            queries.score(
-                packed, 0, num_blocks // dot.register_blocks, scores, tile * dot.register_queries
-            )
+            rows = RowSink(scores, tile * dot.register_queries, dot)
+            queries.score(packed, 0, num_blocks // dot.register_blocks, rows)
 
     return shadowattn_pilot_scores

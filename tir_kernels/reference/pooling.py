@@ -6,24 +6,35 @@ import numpy as np
 import numpy.typing as npt
 
 from ..pilot.pooling import (
+    DISTANCES,
     FRACTION_BITS,
     FRACTIONS,
+    INVERSE_BITS,
     MAX_OCTAVES,
+    MULTIPLY_SHIFT,
     ROW_BITS,
     STEP_BITS,
+    TABLE_BITS,
     TABLE_ENTRIES,
-    WEIGHT_BITS,
 )
 
 Int32s = npt.NDArray[np.int32]
+Int64s = npt.NDArray[np.int64]
+
+
+def power_table(step: int) -> Int64s:
+    """(16,): 2^15 * 2^(-i * step / 2^16)."""
+    octaves = np.arange(TABLE_ENTRIES, dtype=np.int64) * step
+    fraction = (octaves >> (STEP_BITS - FRACTION_BITS)) & ((1 << FRACTION_BITS) - 1)
+    shift = np.minimum(octaves >> STEP_BITS, MAX_OCTAVES)
+    return np.asarray(np.array(FRACTIONS, np.int64)[fraction] >> shift)
 
 
 def exp_table(step: int) -> Int32s:
     """(256,) int32: 2^14 * 2^(-distance * step / 2^16), by distance from the row's maximum."""
-    octaves = np.arange(TABLE_ENTRIES, dtype=np.int64) * step
-    fraction = (octaves >> (STEP_BITS - FRACTION_BITS)) & ((1 << FRACTION_BITS) - 1)
-    shift = np.minimum(octaves >> STEP_BITS, MAX_OCTAVES)
-    return np.asarray(np.array(FRACTIONS)[fraction] >> shift, np.int32)
+    high, low = power_table(step << TABLE_BITS), power_table(step)
+    products = np.outer(high, low).reshape(DISTANCES)
+    return np.asarray(products >> MULTIPLY_SHIFT, np.int32)
 
 
 def row_probabilities(scores: Int32s, step: int) -> Int32s:
@@ -33,9 +44,8 @@ def row_probabilities(scores: Int32s, step: int) -> Int32s:
     for row, weight in enumerate(weights):
         total = int(weight.sum())
         bits = total.bit_length()
-        inverse = (1 << (WEIGHT_BITS + 1 + bits)) // total
-        shift = bits + WEIGHT_BITS + 1 - ROW_BITS
-        probabilities[row] = (weight * inverse + (1 << (shift - 1))) >> shift
+        inverse = ((1 << (INVERSE_BITS + bits)) - 1) // total
+        probabilities[row] = (weight * inverse) >> (bits + INVERSE_BITS - ROW_BITS)
     return probabilities
 
 

@@ -10,9 +10,9 @@ from ..attention.tiles import attention_tile
 from ..features import CpuFeatures
 from ..pilot.key_shadow import KeyShadow
 from ..pilot.plan_table import PlanTable
-from ..pilot.pooling import PADDING, Votes
 from ..pilot.score_rows import ScoreRows
 from ..pilot.top_k import RowSelector, index_slack
+from ..pilot.votes import votes_of_rows
 from ..simd.vector import Expr
 from ..spec import ShadowSpec
 from .list_tile import ListTile
@@ -32,10 +32,10 @@ class PooledTask:
     ) -> None:
         self.spec = spec.attention
         self.keys = keys
-        self.plan = plan
         self.keep = keep
-        self.rows = ScoreRows(spec, features, keys, plan, PADDING)
-        self.votes = Votes(features.lanes, self.rows.padded_keys)
+        self.lanes = features.lanes
+        self.pilot = ScoreRows(spec, features, keys, plan)
+        self.votes = votes_of_rows(features, keys, plan)
         self.selector = RowSelector(features)
         self.indices = T.alloc_buffer((1, keep + index_slack(features)), "int32")
         self.counts = T.alloc_buffer((1,), "int32")
@@ -52,24 +52,21 @@ class PooledTask:
         num_queries: Expr,
     ) -> None:
         """`indices` and `counts` from the rows' votes; q_rows (tokens * Hq, D)."""
-        self.votes.start()
         self.votes.clear()
         for head in range(first_head, first_head + num_heads):
-            column = T.bind(
-                self.plan.pair(q_buckets[head], self.keys.buckets[head // self.spec.group_size])
-            )
-            self.votes.set_step(self.plan.steps[head, column])
-            for group in range(T.ceildiv(num_queries, self.rows.register_queries)):
-                first = T.bind(group * self.rows.register_queries)
-                self.rows.fill(q_rows, q_buckets, head, first_query + first, num_queries - first)
-                for i in range(T.min(self.rows.register_queries, num_queries - first)):
-                    self.votes.add(self.rows.scores, i)
-        self.votes.close(self.keys.num_keys)
+            self.votes.set_head(head, self.pilot.column(q_buckets, head))
+            for group in range(T.ceildiv(num_queries, self.pilot.register_queries)):
+                first = T.bind(group * self.pilot.register_queries)
+                filled = T.bind(T.min(self.pilot.register_queries, num_queries - first))
+                self.pilot.fill(q_rows, q_buckets, head, first_query + first, filled, self.votes)
+                for i in range(filled):
+                    self.votes.add(i)
+        self.votes.close()
         self.selector.start()
         self.selector.select(
             self.votes.importance,
             0,
-            self.votes.num_vectors,
+            self.votes.padded_keys // self.lanes,
             self.keys.num_keys,
             self.keep,
             self.indices,

@@ -6,11 +6,10 @@ from tvm.script import tirx as T
 
 from ..attention.page_table import value_row_offset
 from ..attention.tiles import attention_tile
-from ..constants import MASKED_SCORE
 from ..features import CpuFeatures
 from ..pilot.key_shadow import KeyShadow
 from ..pilot.plan_table import PlanTable
-from ..pilot.score_rows import ScoreRows
+from ..pilot.score_rows import IntegerRows, ScoreRows
 from ..pilot.top_k import RowSelector, index_slack
 from ..simd.vector import Expr
 from ..spec import ShadowSpec
@@ -33,7 +32,8 @@ class QueryTask:
         self.keys = keys
         self.keep = keep
         self.lanes = features.lanes
-        self.rows = ScoreRows(spec, features, keys, plan, MASKED_SCORE)
+        self.pilot = ScoreRows(spec, features, keys, plan)
+        self.rows = IntegerRows(spec, features, keys, plan)
         self.selector = RowSelector(features)
         max_queries = attention_tile(features).queries
         self.tile = SparseTile(spec.attention, features, max_queries, keep + index_slack(features))
@@ -49,10 +49,12 @@ class QueryTask:
     ) -> None:
         """A list for each of the queries; q_rows (tokens * Hq, D)."""
         self.selector.start()
-        for group in range(T.ceildiv(num_queries, self.rows.register_queries)):
-            first = T.bind(group * self.rows.register_queries)
-            self.rows.fill(q_rows, q_buckets, head, first_query + first, num_queries - first)
-            for i in range(T.min(self.rows.register_queries, num_queries - first)):
+        for group in range(T.ceildiv(num_queries, self.pilot.register_queries)):
+            first = T.bind(group * self.pilot.register_queries)
+            filled = T.bind(T.min(self.pilot.register_queries, num_queries - first))
+            self.pilot.fill(q_rows, q_buckets, head, first_query + first, filled, self.rows.sink)
+            self.rows.finish(head, self.pilot.column(q_buckets, head), filled)
+            for i in range(filled):
                 self.selector.select(
                     self.rows.scores,
                     i,

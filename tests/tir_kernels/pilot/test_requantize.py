@@ -15,34 +15,39 @@ from tir_kernels.spec import SpecError
 
 
 def test_by_hand() -> None:
-    # 1032256 = 127 * 127 * 64 takes 20 bits, five too many; 0.001 * 2^5 = 16777 * 2^-19
-    by = requantizer(0.001, 64, 127)
-    assert by == Requantizer(pre_shift=5, multiplier=16777, shift=19)
-    # 16000 -> 500 -> 500 * 16777 / 2^19 = 16.0; 48500 -> 1516 (up from .625) -> 48.5 -> 49
+    # 0.001 = 0.512 * 2^-9, so 11 bits of it are 1048.576 * 2^-20, and 20 = 15 + 5
+    by = requantizer(0.001)
+    assert by == Requantizer(shift=5, multiplier=1049)
+    # 16000 -> 500 -> 500 * 1049 / 2^15 = 16.006; 48500 -> 1516 (up from .625) -> 48.53 -> 49
     scores = np.array([0, 16000, -16000, 48500, 10**6, -(10**6)], np.int32)
     np.testing.assert_array_equal(requantize(scores, by), [0, 16, -16, 49, 127, -127])
 
 
+def test_factor_one_is_all_but_one() -> None:
+    assert requantizer(1.0) == Requantizer(shift=0, multiplier=2**15 - 1)
+    scores = np.arange(-200, 201, dtype=np.int32)
+    np.testing.assert_array_equal(requantize(scores, requantizer(1.0)), scores.clip(-127, 127))
+
+
 @given(
-    factor=st.floats(1e-4, 10.0),
+    factor=st.floats(1e-4, 1.0),
     head_dim=st.sampled_from([16, 64, 80, 128, 256]),
     quant_max=st.sampled_from([7, 127]),
 )
-def test_error_below_one_unit(factor: float, head_dim: int, quant_max: int) -> None:
-    by = requantizer(factor, head_dim, quant_max)
-    assert 2**14 <= by.multiplier < 2**15
-    exact = Fraction(by.multiplier, 2 ** (by.pre_shift + by.shift))
-    assert abs(exact / Fraction(factor) - 1) <= Fraction(1, 2**15)
+def test_error_little_more_than_half_a_unit(factor: float, head_dim: int, quant_max: int) -> None:
+    by = requantizer(factor)
+    assert by.shift == 0 or 2**10 <= by.multiplier <= 2**11
+    exact = Fraction(by.multiplier, 2 ** (15 + by.shift))
+    assert abs(exact / Fraction(factor) - 1) <= Fraction(1, 2**11)
     largest = quant_max * quant_max * head_dim
     scores = np.unique(np.linspace(-largest, largest, 1001).astype(np.int32))
-    # what shifting first may lose, and half a unit of rounding
-    slack = 0.5 + factor * 2.0 ** (by.pre_shift - 1) + 127 / 2**15
     wanted = np.clip(scores * factor, -127, 127)
+    # rounding, what the first shift rounded before, and the multiplier
+    slack = 0.5 + 2.0**-5 + 128 / 2**11
     assert np.abs(requantize(scores, by) - wanted).max() <= slack
-    assert largest + (1 << by.pre_shift >> 1) >> by.pre_shift < 2**15  # the product fits
 
 
-@pytest.mark.parametrize("factor", [0.0, -1.0, float("inf"), float("nan"), 1e-12, 1e12])
+@pytest.mark.parametrize("factor", [0.0, -1.0, float("inf"), float("nan"), 1e-12, 1.01])
 def test_factors_that_cannot_be(factor: float) -> None:
     with pytest.raises(SpecError, match="requantization factor"):
-        requantizer(factor, 64, 127)
+        requantizer(factor)

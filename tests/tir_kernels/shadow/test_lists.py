@@ -16,6 +16,7 @@ import tvm
 
 from tir_kernels.build import build_kernels
 from tir_kernels.constants import RATIO_ONE
+from tir_kernels.features import cpu_features
 from tir_kernels.reference import shadow_prefill as twin
 from tir_kernels.shadow.lists import shadow_lists
 from tir_kernels.spec import AttentionSpec, HeadParameters, PilotSpec, ShadowSpec, keep_count
@@ -52,7 +53,7 @@ def plan_of(
             kv_head = head // geometry.group_size
             unit = kv_head if pilot.share_group else head
             scores = pilot.quant_max**2 * geometry.head_dim**0.5 / 4
-            requant = 127 / scores * rng.uniform(0.3, 2, (per_axis, per_axis))
+            requant = np.minimum(127 / scores * rng.uniform(0.3, 2, (per_axis, per_axis)), 1.0)
             heads.append(
                 HeadParameters(
                     q_scale=spread * (0.6 + 0.1 * head),
@@ -165,3 +166,31 @@ def test_ties_go_to_the_lower_index(pilot: str, host_target: tvm.target.Target) 
 def test_rows_of_zeros(pilot: str, host_target: tvm.target.Target) -> None:
     q, k = draw(SMALL, 9, 100)
     check(plan_of(SMALL, PILOTS[pilot]), host_target, 0 * q, 0 * k)
+
+
+@pytest.mark.parametrize("num_keys", [1, 15, 16, 17, 31, 32, 33, 63, 65, 130])
+def test_padding_has_no_vote(num_keys: int, host_target: tvm.target.Target) -> None:
+    # a flat exponential, so that whatever lies behind the last key would weigh as much as a key
+    spec = plan_of(SMALL, PILOTS["group-block-16"])
+    flat = tuple(
+        tuple(replace(head, requant=((1e-6,) * 3,) * 3) for head in layer) for layer in spec.heads
+    )
+    check(replace(spec, heads=flat), host_target, *draw(SMALL, 19, num_keys))
+
+
+POOLED_TARGETS = {
+    "avx2": ({"mtriple": "x86_64-linux-gnu", "mcpu": "haswell"}, ["vpmulhrsw", "vpshufb"]),
+    "avx512": ({"mtriple": "x86_64-linux-gnu", "mcpu": "znver4"}, ["vpmulhrsw", "vpshufb"]),
+    "neon": ({"mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a76"}, ["sdot"]),
+}
+"""Options, and the instructions that votes or the pilot must be made of."""
+
+
+@pytest.mark.parametrize("name", POOLED_TARGETS)
+def test_pooling_compiles_for_other_targets(name: str) -> None:
+    options, instructions = POOLED_TARGETS[name]
+    target = tvm.target.Target({"kind": "llvm", **options})
+    kernel = shadow_lists(plan_of(SMALL, PILOTS["group-block-16"]), cpu_features(target))
+    assembly = build_kernels({"lists": kernel}, target).mod.inspect_source("asm")
+    for instruction in instructions:
+        assert instruction in assembly
