@@ -9,6 +9,8 @@ from ..plan import Pilot, Sharing
 SHARINGS: Mapping[str, Sharing] = {
     "per query and head": Sharing(),
     "per head, 8 queries": Sharing(query_block=8),
+    "per head, 32 queries": Sharing(query_block=32),
+    "per head, 128 queries": Sharing(query_block=128),
     "per group, 8 queries": Sharing(gqa_group=True, query_block=8),
     "per group, 32 queries": Sharing(gqa_group=True, query_block=32),
     "per group, 128 queries": Sharing(gqa_group=True, query_block=128),
