@@ -145,6 +145,8 @@ class ShadowSpec:
     k_min : the fewest past positions a sparse head keeps; shorter contexts run dense.
     buckets_per_axis : scales on offer for Q, and as many for K; odd.
     key_means : `[layer][KV head][dim]`, subtracted from keys before all else; None = nothing is.
+    order : `[layer][position]`, the heads, or the GQA groups that share lists, in the order of
+        their turn; None = by number. It changes no result.
     """
 
     attention: AttentionSpec
@@ -154,6 +156,7 @@ class ShadowSpec:
     buckets_per_axis: int = 3
     pilot: PilotSpec = PilotSpec()
     key_means: tuple[tuple[tuple[float, ...], ...], ...] | None = None
+    order: tuple[tuple[int, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         hq = self.attention.num_q_heads
@@ -184,6 +187,13 @@ class ShadowSpec:
             shape = [[len(means) for means in layer] for layer in self.key_means]
             expected = [[self.attention.head_dim] * self.attention.num_kv_heads] * self.num_layers
             _require(shape == expected, "key_means: expected [layer][KV head][head_dim] numbers")
+        if self.order is not None:
+            everyone = list(range(self.num_list_owners))
+            _require(
+                [sorted(owners) for owners in self.order] == [everyone] * self.num_layers,
+                f"order: expected each of 0..{everyone[-1]} once in each of {self.num_layers} "
+                f"layers",
+            )
 
     @property
     def pilot_sm_scale(self) -> float:
@@ -192,6 +202,16 @@ class ShadowSpec:
         ones."""
         gain = rotation_block(self.attention.head_dim) if self.pilot.hadamard_rotation else 1
         return self.attention.sm_scale / gain
+
+    @property
+    def num_list_owners(self) -> int:
+        """Who may have lists of their own: query heads, or GQA groups that share theirs."""
+        geometry = self.attention
+        return geometry.num_kv_heads if self.pilot.share_group else geometry.num_q_heads
+
+    def owner_order(self, layer: int) -> tuple[int, ...]:
+        """The owners of a layer's lists in the order of their turn."""
+        return tuple(range(self.num_list_owners)) if self.order is None else self.order[layer]
 
     def _check_head(
         self, where: str, heads: tuple[HeadParameters, ...], head: int, p: HeadParameters

@@ -8,21 +8,20 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-import tvm
-
 import tir_kernels
 
 from ..config.architecture import LlamaConfig
 from ..config.paths import cache_dir
 from ..plan import Plan, plan_hash
 from ..weights import ModelDirectory
+from .targets import Device
 
 
 def library_key(
     directory: ModelDirectory,
     architecture: LlamaConfig,
     plan: Plan | None,
-    target: tvm.target.Target,
+    device: Device,
     *,
     open_prefill: bool = False,
 ) -> str:
@@ -33,7 +32,8 @@ def library_key(
         "architecture": architecture.model_dump(mode="json"),
         "plan_hash": None if plan is None else plan_hash(plan),
         "open_prefill": open_prefill,
-        "target": str(target),
+        "target": str(device.target),
+        "pipeline_workers": device.pipeline_workers,
         "tvm": version("apache-tvm"),
         "source": source_hash(),
     }

@@ -24,7 +24,7 @@ from .kernel_parameters import attention_spec, rope_scaling, shadow_spec
 from .link import link, require_linker
 from .metadata import library_metadata
 from .overrides import apply_overrides
-from .targets import resolve_target
+from .targets import resolve_device
 
 
 @dataclass(frozen=True)
@@ -115,11 +115,12 @@ def _compiled(
     on_phase: Callable[[Phase], None],
 ) -> CompiledLibrary:
     """The library in the cache, compiled if it isn't there."""
-    target = resolve_target(device)
+    resolved = resolve_device(device)
+    target = resolved.target
     architecture = apply_overrides(directory.architecture, overrides)
     if plan is not None:
         check_plan(plan, directory)
-    key = library_key(directory, architecture, plan, target, open_prefill=open_prefill)
+    key = library_key(directory, architecture, plan, resolved, open_prefill=open_prefill)
     cached = cached_library_path(key)
     phases: list[Phase] = []
     if debug_dump is not None or not cached.is_file():
@@ -145,6 +146,7 @@ def _compiled(
             metadata=library_metadata(directory, architecture, exported.parameters, plan, shadow),
             report=clock.begin,
             debug_dump=debug_dump,
+            pipeline_workers=0 if plan is None else resolved.pipeline_workers,
             open_prefill=open_prefill,
         )
         require_supported(exported.module, options)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import tvm
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, NonNegativeInt
 from tvm.target.codegen import llvm_get_system_cpu, llvm_get_system_triple
 
 from ..config.documents import read_text, validated
@@ -18,7 +19,11 @@ _NATIVE = "native"
 
 
 class TargetConfig(BaseModel):
-    """One file of `configs/targets`; `native` asks LLVM about this machine."""
+    """One file of `configs/targets`; `native` asks LLVM about this machine.
+
+    `pipeline_workers` : CPU tasks beside that of the NPU; 0 where no NPU takes part, and every
+    thread does all stages of its heads.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -26,6 +31,15 @@ class TargetConfig(BaseModel):
     kind: Literal["llvm"]
     cpu: str
     triple: str
+    pipeline_workers: NonNegativeInt = 0
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a library is compiled for; fields as in `TargetConfig`."""
+
+    target: tvm.target.Target
+    pipeline_workers: int
 
 
 def target_names() -> tuple[str, ...]:
@@ -34,7 +48,12 @@ def target_names() -> tuple[str, ...]:
 
 
 def resolve_target(name: str) -> tvm.target.Target:
-    """The TVM target of a device. Raises `ConfigError` listing the known ones."""
+    """The TVM target of a device. Raises like `resolve_device`."""
+    return resolve_device(name).target
+
+
+def resolve_device(name: str) -> Device:
+    """A device by name. Raises `ConfigError` listing the known ones."""
     if name not in target_names():
         raise ConfigError(f"unknown device {name!r}: expected one of {', '.join(target_names())}")
     path = _folder() / f"{name}.toml"
@@ -45,7 +64,8 @@ def resolve_target(name: str) -> tvm.target.Target:
     config = validated(TargetConfig, document, str(path))
     cpu = llvm_get_system_cpu() if config.cpu == _NATIVE else config.cpu
     triple = llvm_get_system_triple() if config.triple == _NATIVE else config.triple
-    return tvm.target.Target({"kind": config.kind, "mcpu": cpu, "mtriple": triple})
+    target = tvm.target.Target({"kind": config.kind, "mcpu": cpu, "mtriple": triple})
+    return Device(target, config.pipeline_workers)
 
 
 def _folder() -> Path:

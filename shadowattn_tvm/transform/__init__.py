@@ -5,6 +5,7 @@ from .attach_shadow_attention import AttachShadowAttention
 from .dispatch_linear import DispatchLinear
 from .open_prefill_slots import OPEN_SLOT_FUNCTIONS, OpenPrefillSlots
 from .pipeline import PipelineOptions, build_pipeline, require_supported
+from .pipeline_heads import PipelineHeads
 
 __all__ = [
     "OPEN_SLOT_FUNCTIONS",
@@ -12,6 +13,7 @@ __all__ = [
     "AttachShadowAttention",
     "DispatchLinear",
     "OpenPrefillSlots",
+    "PipelineHeads",
     "PipelineOptions",
     "build_pipeline",
     "require_supported",

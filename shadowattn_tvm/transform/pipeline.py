@@ -22,6 +22,7 @@ from .attach_shadow_attention import AttachShadowAttention, require_attachable
 from .dispatch_linear import DispatchLinear
 from .kv_cache_slots import find_creation
 from .open_prefill_slots import OpenPrefillSlots
+from .pipeline_heads import PipelineHeads, require_pipelinable
 from .progress import BeginPhase, DumpModule, PhaseCallback
 from .schedule_fallback import ScheduleFallback
 
@@ -41,6 +42,7 @@ class PipelineOptions:
     metadata : what `_metadata` will say, without `memory_usage`.
     report : told when each phase begins.
     debug_dump : folder for the IR after each phase, or None.
+    pipeline_workers : CPU tasks beside that of the NPU, if heads are pipelined; 0 = they aren't.
     open_prefill : leave the prefill slots to functions found when the library is loaded; not with
         a plan.
     """
@@ -58,6 +60,7 @@ class PipelineOptions:
     metadata: Mapping[str, Any]
     report: PhaseCallback
     debug_dump: Path | None = None
+    pipeline_workers: int = 0
     open_prefill: bool = False
 
 
@@ -66,6 +69,8 @@ def require_supported(module: tvm.IRModule, options: PipelineOptions) -> None:
     find_creation(module)
     if options.shadow is not None:
         require_attachable(module, options.shadow)
+        if options.pipeline_workers > 0:
+            require_pipelinable(options.shadow, options.pipeline_workers, options.features)
 
 
 def build_pipeline(options: PipelineOptions) -> tvm.transform.Pass:
@@ -95,7 +100,10 @@ def _attach_attention(options: PipelineOptions) -> list[tvm.transform.Pass]:
         return [dense, OpenPrefillSlots()]
     if options.shadow is None:
         return [dense]
-    return [dense, AttachShadowAttention(options.shadow, options.features)]
+    shadow: list[tvm.transform.Pass] = [AttachShadowAttention(options.shadow, options.features)]
+    if options.pipeline_workers > 0:
+        shadow.append(PipelineHeads(options.pipeline_workers, options.features))
+    return [dense, *shadow]
 
 
 def _attach_engine_functions(options: PipelineOptions) -> list[tvm.transform.Pass]:

@@ -14,7 +14,7 @@ from tvm import relax
 
 from shadowattn_tvm.compiler import compile_library
 from shadowattn_tvm.compiler.cache import library_key
-from shadowattn_tvm.compiler.targets import resolve_target
+from shadowattn_tvm.compiler.targets import Device, resolve_device
 from shadowattn_tvm.errors import ConfigError, LibraryError, OutputError, PlanError
 from shadowattn_tvm.plan import Plan, plan_hash
 from shadowattn_tvm.runtime.library import ModelLibrary
@@ -157,16 +157,17 @@ def test_the_second_time_comes_from_the_cache(
 
 
 def test_the_key_follows_plan_and_limits(tiny_directory: ModelDirectory, tiny_plan: Plan) -> None:
-    target = resolve_target("host")
+    device = resolve_device("host")
     architecture = tiny_directory.architecture
     shorter = architecture.with_limits(context_window_size=128)
     keys = {
-        library_key(tiny_directory, architecture, None, target),
-        library_key(tiny_directory, architecture, tiny_plan, target),
-        library_key(tiny_directory, shorter, None, target),
-        library_key(tiny_directory, architecture, None, tvm.target.Target("llvm")),
+        library_key(tiny_directory, architecture, None, device),
+        library_key(tiny_directory, architecture, tiny_plan, device),
+        library_key(tiny_directory, shorter, None, device),
+        library_key(tiny_directory, architecture, None, Device(tvm.target.Target("llvm"), 0)),
+        library_key(tiny_directory, architecture, None, Device(device.target, 1)),
     }
-    assert len(keys) == 4
+    assert len(keys) == 5
 
 
 def test_a_debug_dump_has_a_file_a_phase(

@@ -46,12 +46,18 @@ class PackedVotes:
 
     Attributes
     ----------
-    importance : (1, padded keys) int32.
     scores : (register_queries, padded keys) int16, two blocks of keys packed into one vector.
     weights : (padded keys,) int16, of one row, likewise.
     """
 
-    def __init__(self, features: CpuFeatures, keys: KeyShadow, plan: PlanTable) -> None:
+    def __init__(
+        self,
+        features: CpuFeatures,
+        keys: KeyShadow,
+        plan: PlanTable,
+        importance: T.Buffer,
+        slot: Expr,
+    ) -> None:
         self.lanes = features.lanes
         self.keys = keys
         self.plan = plan
@@ -59,7 +65,8 @@ class PackedVotes:
         assert self.dot.register_blocks % 2 == 0, "blocks of keys are packed in pairs"
         self.padded_keys = T.bind(padded_keys(keys, features))
         self.num_words = T.bind(self.padded_keys // (2 * self.lanes))
-        self.importance = T.alloc_buffer((1, self.padded_keys), "int32")
+        self.importance = importance
+        self.slot = slot
         self.scores = T.alloc_buffer((self.dot.register_queries, self.padded_keys), "int16")
         self.weights = T.alloc_buffer((self.padded_keys,), "int16")
         self.factors = WeightTables()
@@ -83,7 +90,7 @@ class PackedVotes:
         """No votes yet; once, before all else."""
         self.factors.start()
         for v in range(2 * self.num_words):
-            self.importance[0, self.ints(v)] = splat(T.int32(0), self.lanes)
+            self.importance[self.slot, self.ints(v)] = splat(T.int32(0), self.lanes)
 
     @T.inline
     def set_head(self, head: Expr, column: Expr) -> None:
@@ -229,17 +236,15 @@ class PackedVotes:
         zeros = T.meta_var(splat(T.int16(0), 2 * self.lanes))
         factor = T.meta_var(splat(inverse, self.lanes))
         weights = T.bind(self.weights[self.words(v)])
-        self.importance[0, self.ints(2 * v)] = self.importance[0, self.ints(2 * v)] + (
-            T.shift_right(
-                self.products(interleave_low(weights, zeros, 2 * self.lanes, _WORDS), factor),
-                splat(shift, self.lanes),
-            )
-        )
-        self.importance[0, self.ints(2 * v + 1)] = self.importance[0, self.ints(2 * v + 1)] + (
-            T.shift_right(
-                self.products(interleave_high(weights, zeros, 2 * self.lanes, _WORDS), factor),
-                splat(shift, self.lanes),
-            )
+        low = T.meta_var(interleave_low(weights, zeros, 2 * self.lanes, _WORDS))
+        high = T.meta_var(interleave_high(weights, zeros, 2 * self.lanes, _WORDS))
+        self.vote(self.ints(2 * v), self.products(low, factor), shift)
+        self.vote(self.ints(2 * v + 1), self.products(high, factor), shift)
+
+    @T.inline
+    def vote(self, keys: Expr, products: Expr, shift: Expr) -> None:
+        self.importance[self.slot, keys] = self.importance[self.slot, keys] + T.shift_right(
+            products, splat(shift, self.lanes)
         )
 
     def products(self, weights: Expr, factor: Expr) -> Expr:
@@ -250,4 +255,4 @@ class PackedVotes:
     def close(self) -> None:
         """Mask the padding: `importance` is ready for top-k."""
         for pad in range(self.padded_keys - self.keys.num_keys):
-            self.importance[0, self.keys.num_keys + pad] = T.int32(MASKED_SCORE)
+            self.importance[self.slot, self.keys.num_keys + pad] = T.int32(MASKED_SCORE)

@@ -29,6 +29,7 @@ class PlanTable:
     ratios : (Hq,) int32, keep ratios in units of 1 / RATIO_ONE.
     multipliers, shifts, steps : (Hq, buckets * buckets) int32, by query bucket and key bucket: what
         requantizes INT32 scores, and what pooling's exponential takes. One entry unless asked for.
+    order : (list owners,) int32: heads, or GQA groups that share lists, in the order of their turn.
     key_means : (Hkv, D) float32; one row unless asked for.
     """
 
@@ -43,6 +44,7 @@ class PlanTable:
         self.multipliers = T.alloc_buffer(pairs, "int32")
         self.shifts = T.alloc_buffer(pairs, "int32")
         self.steps = T.alloc_buffer(pairs, "int32")
+        self.order = T.alloc_buffer((spec.num_list_owners,), "int32")
         means = geometry.num_kv_heads if spec.key_means is not None else 1
         self.key_means = T.alloc_buffer((means, geometry.head_dim), "float32")
 
@@ -73,6 +75,8 @@ class PlanTable:
                 T.buffer_store(self.q_scales, T.float32(scale), [h, bucket])
             if head.requant is not None:
                 self._store_pairs(h, head, head.requant)
+        for position, owner in enumerate(self.spec.owner_order(layer)):
+            T.buffer_store(self.order, T.int32(owner), [position])
         for kv_head, head in enumerate(heads[:: self.spec.attention.group_size]):
             for bucket, scale in enumerate(self._axis(head.k_scale)):
                 T.buffer_store(self.k_scales, T.float32(scale), [kv_head, bucket])

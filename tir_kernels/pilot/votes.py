@@ -30,19 +30,27 @@ _PADDING = -(1 << 14)
 class TableVotes:
     """For any target: weights by a table of 256, an element at a time where gathers are missing.
 
-    Attributes
+    Parameters
     ----------
-    importance : (1, padded keys) int32.
+    importance : (any, padded keys) int32, of which row `slot` is filled.
     """
 
-    def __init__(self, features: CpuFeatures, keys: KeyShadow, plan: PlanTable) -> None:
+    def __init__(
+        self,
+        features: CpuFeatures,
+        keys: KeyShadow,
+        plan: PlanTable,
+        importance: T.Buffer,
+        slot: Expr,
+    ) -> None:
         self.lanes = features.lanes
         self.keys = keys
         self.plan = plan
         self.dot = keys.dot
         self.padded_keys = T.bind(padded_keys(keys, features))
         self.num_vectors = T.bind(self.padded_keys // self.lanes)
-        self.importance = T.alloc_buffer((1, self.padded_keys), "int32")
+        self.importance = importance
+        self.slot = slot
         self.scores = T.alloc_buffer((self.dot.register_queries, self.padded_keys), "int16")
         self.weights = T.alloc_buffer((self.padded_keys,), "int32")
         self.table = T.alloc_buffer((DISTANCES,), "int32")
@@ -62,7 +70,7 @@ class TableVotes:
         """No votes yet; once, before all else."""
         self.factors.start()
         for v in range(self.num_vectors):
-            self.importance[0, self.vector(v)] = splat(T.int32(0), self.lanes)
+            self.importance[self.slot, self.vector(v)] = splat(T.int32(0), self.lanes)
 
     @T.inline
     def set_head(self, head: Expr, column: Expr) -> None:
@@ -112,9 +120,14 @@ class TableVotes:
         weight_sum = T.bind(sum_lanes_i32(total[self.vector(0)], self.lanes))
         inverse, shift = row_inverse(weight_sum)
         for v in range(self.num_vectors):
-            self.importance[0, self.vector(v)] = self.importance[0, self.vector(v)] + T.shift_right(
-                self.weights[self.vector(v)] * splat(inverse, self.lanes),
-                splat(shift, self.lanes),
+            probabilities = T.bind(
+                T.shift_right(
+                    self.weights[self.vector(v)] * splat(inverse, self.lanes),
+                    splat(shift, self.lanes),
+                )
+            )
+            self.importance[self.slot, self.vector(v)] = (
+                self.importance[self.slot, self.vector(v)] + probabilities
             )
 
     def score(self, row: Expr, index: Expr) -> Expr:
@@ -125,10 +138,10 @@ class TableVotes:
     def close(self) -> None:
         """Mask the padding: `importance` is ready for top-k."""
         for pad in range(self.padded_keys - self.keys.num_keys):
-            self.importance[0, self.keys.num_keys + pad] = T.int32(MASKED_SCORE)
+            self.importance[self.slot, self.keys.num_keys + pad] = T.int32(MASKED_SCORE)
 
 
-_VOTES: dict[Int8Dot, Callable[[CpuFeatures, KeyShadow, PlanTable], Any]] = {
+_VOTES: dict[Int8Dot, Callable[[CpuFeatures, KeyShadow, PlanTable, T.Buffer, Expr], Any]] = {
     "widening": TableVotes,
     "pmaddwd": PackedVotes,
     "vnni": PackedVotes,
@@ -137,7 +150,9 @@ _VOTES: dict[Int8Dot, Callable[[CpuFeatures, KeyShadow, PlanTable], Any]] = {
 """By the INT8 dot product: who has one of x86's has its other integer instructions too."""
 
 
-def votes_of_rows(features: CpuFeatures, keys: KeyShadow, plan: PlanTable) -> Any:
+def votes_of_rows(
+    features: CpuFeatures, keys: KeyShadow, plan: PlanTable, importance: T.Buffer, slot: Expr
+) -> Any:
     """The way of a vector unit, a `ScoreSink`; made inside a task::
 
     votes.clear()
@@ -147,6 +162,6 @@ def votes_of_rows(features: CpuFeatures, keys: KeyShadow, plan: PlanTable) -> An
             ...  # hand its scores to votes
             for each query of the tile:
                 votes.add(query)
-    votes.close()  # importance (1, padded keys) int32 is ready
+    votes.close()  # row `slot` of importance (any, padded keys) int32 is ready
     """
-    return _VOTES[features.int8_dot](features, keys, plan)
+    return _VOTES[features.int8_dot](features, keys, plan, importance, slot)

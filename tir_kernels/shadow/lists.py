@@ -14,8 +14,9 @@ from ..features import CpuFeatures
 from ..pilot.chunk_queries import ChunkQueries
 from ..pilot.key_shadow import KeyShadow
 from ..pilot.plan_table import PlanTable
+from ..pilot.score_rows import padded_keys
 from ..spec import ShadowSpec
-from .pooled_task import PooledTask
+from .list_stages import AttendStage, PilotStage
 from .query_task import QueryTask
 
 
@@ -70,8 +71,11 @@ def shadow_lists(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFunc:
             rows = T.bind(T.min(block_queries, num_queries - first))
             keep = T.bind(plan.keep_count(head, num_keys))
             if pilot.pooled:
-                pooled = PooledTask(spec, features, keys, plan, keep)
-                pooled.select(q_rows, queries.buckets, head, unit_heads, first, rows)
+                importance = T.alloc_buffer((1, padded_keys(keys, features)), "int32")
+                votes = PilotStage(spec, features, keys, plan, importance, 0)
+                votes.run(q_rows, queries.buckets, head, unit_heads, first, rows)
+                pooled = AttendStage(spec, features, keys, keep)
+                pooled.select(importance, 0)
                 for h in range(unit_heads):
                     for i in range(rows):
                         counts[first + i, head + h] = keep

@@ -2,11 +2,12 @@
 
 Per sequence of the batch: quantize the past keys once (`key_shadow`); then quantize the queries,
 score them against the shadow, select the k best keys and attend to those exactly, in one task per
-query tile and head (`query_task`) or, where several rows share a list, per list (`pooled_task`). A
-head that keeps its whole past runs dense, and so does everything under a causal mask, which the
+query tile and head (`query_task`) or, where several rows share a list, per list (`list_stages`).
+A head that keeps its whole past runs dense, and so does everything under a causal mask, which the
 runtime never asks for here.
 
-Source: "Dynamic Sparse Attention on Mobile SoCs"; one thread does all stages of its task, in order.
+Source: "Dynamic Sparse Attention on Mobile SoCs"; one thread does all stages of its task, in order,
+unless `PipelineHeads` sends the stages of shared lists to different ones.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from ..features import CpuFeatures
 from ..pilot.chunk_queries import ChunkQueries
 from ..pilot.key_shadow import KeyShadow
 from ..pilot.plan_table import PlanTable
+from ..pilot.score_rows import padded_keys
 from ..simd.vector import Expr
 from ..spec import ShadowSpec
-from .pooled_task import PooledTask
+from .list_stages import ATTEND, PILOT, PIPELINE, STAGE, AttendStage, PilotStage
 from .query_task import QueryTask
 
 
@@ -162,33 +164,42 @@ def shadow_paged_prefill(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFu
                         output,
                         lse,
                     )
-            # 3. Shared lists, one task each
+            # 3. Shared lists, in the plan's order of heads
             if pilot.pooled:
-                num_lists = T.bind(T.ceildiv(seq_queries, pilot.query_block) * num_units)
-                for task in T.parallel(num_lists):
-                    head = T.bind(task % num_units * unit_heads)
-                    first = T.bind(task // num_units * pilot.query_block)
+                num_blocks = T.bind(T.ceildiv(seq_queries, pilot.query_block))
+                importance = T.alloc_buffer(
+                    (num_units * num_blocks, padded_keys(keys, features)), "int32"
+                )
+                for item in T.parallel(num_units * num_blocks, annotations={PIPELINE: 1}):
+                    head = T.bind(plan.order[item // num_blocks] * unit_heads)
+                    first = T.bind(item % num_blocks * pilot.query_block)
                     block_queries = T.bind(T.min(pilot.query_block, seq_queries - first))
                     keep = T.bind(plan.keep_count(head, seq_keys))
-                    if T.And(causal == 0, keep < seq_keys):
-                        pooled = PooledTask(spec, features, keys, plan, keep)
-                        pooled.select(
-                            q_rows,
-                            queries.buckets,
-                            head,
-                            unit_heads,
-                            q_indptr[b] + first,
-                            block_queries,
-                        )
-                        pooled.attend(
-                            q,
-                            cache_rows,
-                            head,
-                            unit_heads,
-                            q_indptr[b] + first,
-                            block_queries,
-                            output,
-                            lse,
-                        )
+                    is_sparse = T.bind(T.And(causal == 0, keep < seq_keys))
+                    with T.attr(0, STAGE, PILOT):
+                        if is_sparse:
+                            votes = PilotStage(spec, features, keys, plan, importance, item)
+                            votes.run(
+                                q_rows,
+                                queries.buckets,
+                                head,
+                                unit_heads,
+                                q_indptr[b] + first,
+                                block_queries,
+                            )
+                    with T.attr(0, STAGE, ATTEND):
+                        if is_sparse:
+                            attention = AttendStage(spec, features, keys, keep)
+                            attention.select(importance, item)
+                            attention.attend(
+                                q,
+                                cache_rows,
+                                head,
+                                unit_heads,
+                                q_indptr[b] + first,
+                                block_queries,
+                                output,
+                                lse,
+                            )
 
     return shadowattn_paged_prefill

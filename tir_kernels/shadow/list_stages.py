@@ -1,0 +1,142 @@
+"""The two stages of one shared list: the pilot's votes, then selection and exact attention.
+
+The rows of a list are those of a block of queries, of one head or of a GQA group. What passes from
+one stage to the other is a row of importances, so that the stages may run on different machines:
+a loop over lists says which of its statements are which stage (`PIPELINE`, `STAGE`), and the pass
+`PipelineHeads` takes it apart.
+"""
+
+from __future__ import annotations
+
+from tvm.script import tirx as T
+
+from ..attention.page_table import value_row_offset
+from ..attention.tiles import attention_tile
+from ..features import CpuFeatures
+from ..pilot.key_shadow import KeyShadow
+from ..pilot.plan_table import PlanTable
+from ..pilot.score_rows import ScoreRows, padded_keys
+from ..pilot.top_k import RowSelector, index_slack
+from ..pilot.votes import votes_of_rows
+from ..simd.vector import Expr
+from ..spec import ShadowSpec
+from .list_tile import ListTile
+
+PIPELINE = "shadowattn.pipeline"
+"""Annotation of a parallel loop whose body has stages: items pass them in the loop's order."""
+
+STAGE = "shadowattn.stage"
+"""Attribute of the statements of one stage; its value is one of the following."""
+
+PILOT, ATTEND = "pilot", "attend"
+"""What the NPU does, or who stands in for it; what the CPU does with the result."""
+
+
+@T.meta_class
+class PilotStage:
+    """Votes of a list's rows, made inside the stage.
+
+    Parameters
+    ----------
+    importance : (lists, padded keys) int32; `slot` is the list's row.
+    """
+
+    def __init__(
+        self,
+        spec: ShadowSpec,
+        features: CpuFeatures,
+        keys: KeyShadow,
+        plan: PlanTable,
+        importance: T.Buffer,
+        slot: Expr,
+    ) -> None:
+        self.rows = ScoreRows(spec, features, keys, plan)
+        self.votes = votes_of_rows(features, keys, plan, importance, slot)
+
+    @T.inline
+    def run(
+        self,
+        q_rows: T.Buffer,
+        q_buckets: T.Buffer,
+        first_head: Expr,
+        num_heads: Expr,
+        first_query: Expr,
+        num_queries: Expr,
+    ) -> None:
+        """The importance of every key to the list; q_rows (tokens * Hq, D), q_buckets (Hq,)."""
+        self.votes.clear()
+        for head in range(first_head, first_head + num_heads):
+            self.votes.set_head(head, self.rows.column(q_buckets, head))
+            for group in range(T.ceildiv(num_queries, self.rows.register_queries)):
+                first = T.bind(group * self.rows.register_queries)
+                filled = T.bind(T.min(self.rows.register_queries, num_queries - first))
+                self.rows.fill(q_rows, q_buckets, head, first_query + first, filled, self.votes)
+                for i in range(filled):
+                    self.votes.add(i)
+        self.votes.close()
+
+
+@T.meta_class
+class AttendStage:
+    """Selection and attention of a list, made inside the stage.
+
+    Attributes
+    ----------
+    indices : (1, keep + slack) int32, the list, ascending; `counts` (1,), its length.
+    """
+
+    def __init__(
+        self, spec: ShadowSpec, features: CpuFeatures, keys: KeyShadow, keep: Expr
+    ) -> None:
+        self.spec = spec.attention
+        self.keys = keys
+        self.keep = keep
+        self.num_vectors = T.bind(padded_keys(keys, features) // features.lanes)
+        self.selector = RowSelector(features)
+        self.indices = T.alloc_buffer((1, keep + index_slack(features)), "int32")
+        self.counts = T.alloc_buffer((1,), "int32")
+        self.tile = ListTile(spec.attention, attention_tile(features))
+
+    @T.inline
+    def select(self, importance: T.Buffer, slot: Expr) -> None:
+        """The list, from row `slot` of importance (lists, padded keys), which is used up."""
+        self.selector.start()
+        self.selector.select(
+            importance,
+            slot,
+            self.num_vectors,
+            self.keys.num_keys,
+            self.keep,
+            self.indices,
+            0,
+            self.counts,
+        )
+
+    @T.inline
+    def attend(
+        self,
+        q: T.Buffer,
+        cache_rows: T.Buffer,
+        first_head: Expr,
+        num_heads: Expr,
+        first_query: Expr,
+        num_queries: Expr,
+        output: T.Buffer,
+        lse: T.Buffer,
+    ) -> None:
+        """`output` and `lse` of every row over the list."""
+        self.tile.run(
+            q,
+            cache_rows,
+            self.keys.row_table,
+            first_head // self.spec.group_size * self.spec.page_size,
+            value_row_offset(self.spec),
+            self.indices,
+            self.counts[0],
+            first_head,
+            num_heads,
+            first_query,
+            num_queries,
+            output,
+            lse,
+        )
