@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..errors import ShadowAttnError
+from .bench import bench_app
 from .calibrate import calibrate
 from .chat import chat
 from .compile import compile_command
@@ -33,6 +34,7 @@ app.add_typer(plan_app, name="plan")
 app.command("compile")(compile_command)
 app.command()(chat)
 app.command("eval")(eval_command)
+app.add_typer(bench_app, name="bench")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,0 +1,57 @@
+"""What a benchmark's file says."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from ..config.json_layout import write_document
+from ..evaluate.document import Count, FiniteFloat, TaskResult
+from ..evaluate.results import Machine, Versions
+
+AttentionContender = Literal["shadow", "cg_full", "torch_sdpa", "mlc_tir"]
+Inputs = Literal["random", "captured"]
+
+
+class AttentionRow(TaskResult):
+    """One contender on the attention of a prefill chunk to everything older, all heads of a layer.
+
+    `workers`: CPU workers beside the NPU's stand-in; 0 = one core does everything. `plan`: whose
+    budget and sharing, where there is one; `past_fraction` is what that computes exactly, on
+    average over the layers timed. `median_ms` and `spread_ms` (distance of the quartiles) are of
+    one layer. `checked`: its results were compared with the reference before it was timed.
+    """
+
+    contender: AttentionContender
+    context: PositiveInt
+    chunk: PositiveInt
+    heads: PositiveInt
+    kv_heads: PositiveInt
+    head_dim: PositiveInt
+    workers: Count
+    inputs: Inputs
+    plan: str | None
+    past_fraction: PositiveFloat
+    median_ms: PositiveFloat
+    spread_ms: FiniteFloat
+    rounds: PositiveInt
+    checked: bool
+
+
+class AttentionBench(TaskResult):
+    """`shadowattn bench attention --json`."""
+
+    schema_version: Literal[1] = 1
+    created: Annotated[datetime, Field(strict=False)]
+    command: Annotated[tuple[str, ...], Field(strict=False)]
+    versions: Versions
+    machine: Machine
+    rows: Annotated[tuple[AttentionRow, ...], Field(strict=False)]
+
+
+def save_bench(bench: AttentionBench, path: Path) -> None:
+    """Write a bench file atomically. Raises `OutputError`."""
+    write_document(path, bench)

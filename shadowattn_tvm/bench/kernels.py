@@ -1,0 +1,53 @@
+"""The contenders' kernels, compiled for this machine; all of them fill the paged-prefill slot."""
+
+from __future__ import annotations
+
+import tvm
+from tvm import tirx
+from tvm.relax.frontend.nn.llm._prefill_kernels import _attention_prefill_cpu
+
+from tir_kernels.attention.dense import dense_paged_prefill
+from tir_kernels.build import build_kernels
+from tir_kernels.features import cpu_features
+from tir_kernels.shadow.prefill import shadow_paged_prefill
+from tir_kernels.spec import AttentionSpec, ShadowSpec
+
+from ..compiler import resolve_target
+from ..transform import PipelineHeads
+from ..transform.pipeline_heads import require_pipelinable
+
+_NAME = "kernel"
+
+
+def dense_kernel(spec: AttentionSpec) -> tvm.runtime.Function:
+    """Exact attention to everything: C/G-Full."""
+    return _built(dense_paged_prefill(spec, cpu_features(resolve_target("host"))))
+
+
+def stock_kernel(spec: AttentionSpec) -> tvm.runtime.Function:
+    """The kernel that TVM and MLC-LLM put into the slot on CPUs."""
+    no_scaling: dict[str, object] = {}
+    return _built(
+        _attention_prefill_cpu(
+            spec.num_kv_heads, spec.num_q_heads, spec.head_dim, spec.dtype, False, no_scaling
+        )
+    )
+
+
+def shadow_kernel(spec: ShadowSpec, workers: int) -> tvm.runtime.Function:
+    """shadowAttn; pipelined if there are workers beside the NPU's stand-in.
+
+    Raises `CompileError` for a plan that can't be pipelined.
+    """
+    features = cpu_features(resolve_target("host"))
+    kernel = shadow_paged_prefill(spec, features)
+    if workers > 0:
+        require_pipelinable(spec, workers, features)
+        named = tvm.IRModule({_NAME: kernel.with_attr("global_symbol", _NAME)})
+        pipelined = tvm.transform.Sequential([PipelineHeads(workers, features)])(named)
+        kernel = pipelined[_NAME]
+    return _built(kernel)
+
+
+def _built(kernel: tirx.PrimFunc) -> tvm.runtime.Function:
+    return build_kernels({_NAME: kernel}, resolve_target("host"))[_NAME]

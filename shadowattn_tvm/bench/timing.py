@@ -1,0 +1,80 @@
+"""Honest timings on noisy machines: contenders take turns, medians and quartiles are kept."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import tvm
+
+_EFFICIENT_FIRST = 1
+"""TVM's pool mode that pins a thread to each of the fastest cores."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Something to time.
+
+    Attributes
+    ----------
+    label : what it is.
+    run : does the work `units` times, layer after layer.
+    units : what a time is divided by.
+    threads : of TVM's pool, while it runs.
+    """
+
+    label: str
+    run: Callable[[], None]
+    units: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Times of one unit, in milliseconds: the median, and the distance of the quartiles."""
+
+    median_ms: float
+    spread_ms: float
+    rounds: int
+
+
+def alternate(
+    contenders: Sequence[Contender],
+    *,
+    rounds: int,
+    on_round: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Timing]:
+    """Time every contender once a round, `rounds` times, after a round that doesn't count.
+
+    The order turns from round to round, so that none always follows the same one.
+    """
+    times: list[list[float]] = [[] for _ in contenders]
+    for round_index in range(rounds + 1):
+        for offset in range(len(contenders)):
+            index = (round_index + offset) % len(contenders)
+            elapsed_ms = _time_ms(contenders[index])
+            if round_index > 0:
+                times[index].append(elapsed_ms / contenders[index].units)
+        on_round(round_index, rounds)
+    return [_summary(each) for each in times]
+
+
+def use_threads(threads: int) -> None:
+    """Let TVM's pool run tasks on so many threads, of those it was made with."""
+    tvm.get_global_func("runtime.config_threadpool")(_EFFICIENT_FIRST, threads)
+
+
+def _time_ms(contender: Contender) -> float:
+    use_threads(contender.threads)
+    start = time.perf_counter()
+    contender.run()
+    return 1e3 * (time.perf_counter() - start)
+
+
+def _summary(times: Sequence[float]) -> Timing:
+    if len(times) == 1:
+        return Timing(times[0], 0.0, 1)
+    lower, _, upper = statistics.quantiles(times, n=4, method="inclusive")
+    return Timing(statistics.median(times), upper - lower, len(times))

@@ -1,0 +1,36 @@
+"""Contenders take turns, and what is kept of their times."""
+
+from __future__ import annotations
+
+import pytest
+
+from shadowattn_tvm.bench import timing
+from shadowattn_tvm.bench.timing import Contender, alternate
+
+
+def test_contenders_take_turns_and_each_starts_in_turn() -> None:
+    calls: list[str] = []
+    contenders = [
+        Contender(name, lambda name=name: calls.append(name), units=1, threads=1) for name in "abc"
+    ]
+    rounds: list[tuple[int, int]] = []
+    timings = alternate(contenders, rounds=3, on_round=lambda *at: rounds.append(at))
+    assert "".join(calls) == "abcbcacababc"
+    assert rounds == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    assert [each.rounds for each in timings] == [3, 3, 3]
+    assert all(each.median_ms > 0 for each in timings)
+
+
+def test_median_and_quartiles_of_a_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    # the first round, however slow, doesn't count
+    times = iter([1000.0, 8.0, 2.0, 6.0, 4.0, 100.0])
+    monkeypatch.setattr(timing, "_time_ms", lambda contender: next(times))
+    (result,) = alternate([Contender("x", lambda: None, units=2, threads=1)], rounds=5)
+    assert result.median_ms == 3.0
+    assert result.spread_ms == pytest.approx(4.0 - 2.0)
+    assert result.rounds == 5
+
+
+def test_one_round_has_no_spread() -> None:
+    (result,) = alternate([Contender("x", lambda: None, units=1, threads=1)], rounds=1)
+    assert result.spread_ms == 0.0
