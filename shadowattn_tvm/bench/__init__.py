@@ -1,6 +1,16 @@
 """Timings: contenders side by side in one run, their results checked first."""
 
 from .attention import AttentionGrid, bench_attention
-from .document import AttentionBench, AttentionRow, save_bench
+from .document import AttentionBench, AttentionRow, PipelineBench, PipelineRow, save_bench
+from .pipeline import bench_pipeline
 
-__all__ = ["AttentionBench", "AttentionGrid", "AttentionRow", "bench_attention", "save_bench"]
+__all__ = [
+    "AttentionBench",
+    "AttentionGrid",
+    "AttentionRow",
+    "PipelineBench",
+    "PipelineRow",
+    "bench_attention",
+    "bench_pipeline",
+    "save_bench",
+]

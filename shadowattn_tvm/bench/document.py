@@ -41,6 +41,47 @@ class AttentionRow(TaskResult):
     checked: bool
 
 
+class PipelineRow(TaskResult):
+    """One layer's pipeline of two machines, the NPU's stand-in and a worker, on average over the
+    layers that have sparse heads.
+
+    All times are from the first pilot's beginning to the last item's end. `makespan_ms`: all items
+    in one launch. `lower_bound_ms`: what no order of the items can beat, by Johnson's rule on the
+    stage times measured in those launches. `per_launch_ms`: a launch for every item.
+    `sequential_ms`: one core does one stage after the other. Medians over `rounds`;
+    `spread_ms` is the distance of the makespan's quartiles. `checked`: as in `AttentionRow`.
+    """
+
+    context: PositiveInt
+    chunk: PositiveInt
+    heads: PositiveInt
+    kv_heads: PositiveInt
+    head_dim: PositiveInt
+    inputs: Inputs
+    plan: str
+    items: PositiveInt
+    pilot_ms: PositiveFloat
+    attend_ms: PositiveFloat
+    makespan_ms: PositiveFloat
+    spread_ms: FiniteFloat
+    lower_bound_ms: PositiveFloat
+    per_launch_ms: PositiveFloat
+    sequential_ms: PositiveFloat
+    rounds: PositiveInt
+    checked: bool
+
+
+class PipelineBench(TaskResult):
+    """`shadowattn bench pipeline --json`."""
+
+    schema_version: Literal[1] = 1
+    created: Annotated[datetime, Field(strict=False)]
+    command: Annotated[tuple[str, ...], Field(strict=False)]
+    versions: Versions
+    machine: Machine
+    rows: Annotated[tuple[PipelineRow, ...], Field(strict=False)]
+
+
 class AttentionBench(TaskResult):
     """`shadowattn bench attention --json`."""
 
@@ -52,6 +93,6 @@ class AttentionBench(TaskResult):
     rows: Annotated[tuple[AttentionRow, ...], Field(strict=False)]
 
 
-def save_bench(bench: AttentionBench, path: Path) -> None:
+def save_bench(bench: AttentionBench | PipelineBench, path: Path) -> None:
     """Write a bench file atomically. Raises `OutputError`."""
     write_document(path, bench)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Literal
+
 import tvm
 from tvm import tirx
 from tvm.relax.frontend.nn.llm._prefill_kernels import _attention_prefill_cpu
@@ -13,12 +16,17 @@ from tir_kernels.shadow.prefill import shadow_paged_prefill
 from tir_kernels.spec import AttentionSpec, ShadowSpec
 
 from ..compiler import resolve_target
-from ..transform import PipelineHeads
+from ..transform import PipelineHeads, StampStages
 from ..transform.pipeline_heads import require_pipelinable
+from .launch_per_item import LaunchPerItem
 
 _NAME = "kernel"
 
+Schedule = Literal["pipelined", "per_launch", "sequential"]
+"""How the stages of items follow each other."""
 
+
+@cache
 def dense_kernel(spec: AttentionSpec) -> tvm.runtime.Function:
     """Exact attention to everything: C/G-Full."""
     return _built(dense_paged_prefill(spec, cpu_features(resolve_target("host"))))
@@ -40,13 +48,33 @@ def shadow_kernel(spec: ShadowSpec, workers: int) -> tvm.runtime.Function:
     Raises `CompileError` for a plan that can't be pipelined.
     """
     features = cpu_features(resolve_target("host"))
-    kernel = shadow_paged_prefill(spec, features)
+    passes: list[tvm.transform.Pass] = []
     if workers > 0:
         require_pipelinable(spec, workers, features)
-        named = tvm.IRModule({_NAME: kernel.with_attr("global_symbol", _NAME)})
-        pipelined = tvm.transform.Sequential([PipelineHeads(workers, features)])(named)
-        kernel = pipelined[_NAME]
-    return _built(kernel)
+        passes.append(PipelineHeads(workers, features))
+    return _transformed(spec, passes)
+
+
+def stamped_kernels(spec: ShadowSpec) -> dict[Schedule, tvm.runtime.Function]:
+    """shadowAttn with stamps: pipelined over two threads in one launch, or in a launch for every
+    item, or each item's stages one after the other.
+
+    Raises `CompileError` for a plan that can't be pipelined.
+    """
+    features = cpu_features(resolve_target("host"))
+    require_pipelinable(spec, 1, features)
+    ways: dict[Schedule, list[tvm.transform.Pass]] = {
+        "pipelined": [PipelineHeads(1, features)],
+        "per_launch": [LaunchPerItem()],
+        "sequential": [],
+    }
+    return {way: _transformed(spec, [StampStages(), *passes]) for way, passes in ways.items()}
+
+
+def _transformed(spec: ShadowSpec, passes: list[tvm.transform.Pass]) -> tvm.runtime.Function:
+    kernel = shadow_paged_prefill(spec, cpu_features(resolve_target("host")))
+    module = tvm.IRModule({_NAME: kernel.with_attr("global_symbol", _NAME)})
+    return _built(tvm.transform.Sequential(passes)(module)[_NAME])
 
 
 def _built(kernel: tirx.PrimFunc) -> tvm.runtime.Function:

@@ -73,8 +73,13 @@ def _time_ms(contender: Contender) -> float:
     return 1e3 * (time.perf_counter() - start)
 
 
-def _summary(times: Sequence[float]) -> Timing:
+def quartile_distance(times: Sequence[float]) -> float:
+    """From the first quartile to the third; 0 of a single time."""
     if len(times) == 1:
-        return Timing(times[0], 0.0, 1)
+        return 0.0
     lower, _, upper = statistics.quantiles(times, n=4, method="inclusive")
-    return Timing(statistics.median(times), upper - lower, len(times))
+    return upper - lower
+
+
+def _summary(times: Sequence[float]) -> Timing:
+    return Timing(statistics.median(times), quartile_distance(times), len(times))

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.table import Table
 
 from ..errors import ConfigError
 from ..runtime.threads import use_physical_cores
 from .options import load_shadow_attn
-from .progress import progress_bar
+from .progress import progress_bar, stages
 
 if TYPE_CHECKING:  # the command line starts without what only some commands need
-    from ..bench import AttentionRow
+    from ..bench import AttentionGrid, AttentionRow
+    from ..bench.attention import LayersOf
+    from ..bench.inputs import LayerInputs
 
 bench_app = typer.Typer(
     help="How long things take: contenders take turns, results are checked before they are timed.",
@@ -26,22 +27,32 @@ bench_app = typer.Typer(
 
 DEFAULT_CONTEXTS = (1024, 2048, 4096, 8192)
 
-
-@bench_app.callback()
-def bench() -> None:
-    """Keeps `attention` a command of its own."""
+Model = Annotated[Path, typer.Argument(help="Model directory made by convert_weight.")]
+PlanOption = Annotated[str, typer.Option("--plan", help="Plan file or a shipped plan's name.")]
+Contexts = Annotated[
+    list[int] | None, typer.Option("--context", help="Older tokens. May be repeated.", min=1)
+]
+Chunks = Annotated[
+    list[int] | None, typer.Option("--chunk", help="Tokens of the chunk. May be repeated.", min=1)
+]
+InputKind = Annotated[
+    Literal["random", "captured"],
+    typer.Option("--inputs", help="Random, or captured from the model over --corpus."),
+]
+Corpus = Annotated[
+    list[str] | None, typer.Option(help="Text for captured inputs; pydoc if left out.")
+]
+Rounds = Annotated[int, typer.Option(help="Times of every contender.", min=1)]
+Seed = Annotated[int, typer.Option(help="Of random inputs.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Result file to write.")]
 
 
 @bench_app.command("attention")
 def attention(
-    model: Annotated[Path, typer.Argument(help="Model directory made by convert_weight.")],
-    plan: Annotated[str, typer.Option("--plan", help="Plan file or a shipped plan's name.")],
-    context: Annotated[
-        list[int] | None, typer.Option(help="Older tokens. May be repeated.", min=1)
-    ] = None,
-    chunk: Annotated[
-        list[int] | None, typer.Option(help="Tokens of the chunk. May be repeated.", min=1)
-    ] = None,
+    model: Model,
+    plan: PlanOption,
+    context: Contexts = None,
+    chunk: Chunks = None,
     workers: Annotated[
         list[int] | None,
         typer.Option(
@@ -50,60 +61,23 @@ def attention(
             min=0,
         ),
     ] = None,
-    inputs: Annotated[
-        Literal["random", "captured"],
-        typer.Option(help="random, or captured from the model over --corpus."),
-    ] = "random",
-    corpus: Annotated[
-        list[str] | None, typer.Option(help="Text for captured inputs; pydoc if left out.")
-    ] = None,
-    rounds: Annotated[int, typer.Option(help="Times of every contender.", min=1)] = 7,
+    inputs: InputKind = "random",
+    corpus: Corpus = None,
+    rounds: Rounds = 7,
     stock: Annotated[bool, typer.Option(help="Time TVM's own kernel too.")] = True,
-    seed: Annotated[int, typer.Option(help="Of random inputs.")] = 0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Result file to write.")] = None,
+    seed: Seed = 0,
+    json_file: JsonFile = None,
 ) -> None:
     """Attention of a prefill chunk to everything older: one layer, all heads."""
     use_physical_cores()
-    from ..bench import AttentionBench, AttentionGrid, bench_attention, save_bench
-    from ..bench.inputs import LayerInputs, captured_inputs, random_inputs
-    from ..compiler.kernel_parameters import shadow_spec
-    from ..compiler.library import check_plan
-    from ..corpora import read_documents
+    from ..bench import AttentionBench, bench_attention, save_bench
     from ..evaluate.results import these_versions, this_machine
-    from ..weights import open_model_directory
+    from .bench_tables import print_attention
 
-    chosen = load_shadow_attn(plan)
-    if chosen is None:
-        raise ConfigError("--plan: expected a plan to hold against dense attention, got 'off'")
-    directory = open_model_directory(model)
-    check_plan(chosen, directory)
-    grid = AttentionGrid(
-        spec=shadow_spec(chosen, directory.architecture),
-        plan=plan,
-        contexts=tuple(context or DEFAULT_CONTEXTS),
-        chunks=tuple(chunk or (256,)),
-        workers=tuple(workers or ((0, 1) if chosen.sharing.pooled else (0,))),
-        rounds=rounds,
-        inputs=inputs,
-        with_stock=stock,
-    )
-
-    def layers(num_queries: int, num_keys: int) -> Sequence[LayerInputs]:
-        if inputs == "random":
-            return [random_inputs(grid.spec.attention, num_queries, num_keys, seed)]
-        documents = read_documents(list(corpus or ("pydoc",)))
-        return captured_inputs(directory, documents, num_queries, num_keys)
-
+    grid, layers = _grid(model, plan, context, chunk, workers, inputs, corpus, rounds, seed, stock)
     rows: list[AttentionRow] = []
     with progress_bar() as bar:
-        tasks = {}
-
-        def progress(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done)
-
-        for more in bench_attention(grid, layers, progress=progress):
+        for more in bench_attention(grid, layers, progress=stages(bar)):
             rows += more
     if json_file is not None:
         record = AttentionBench(
@@ -114,25 +88,83 @@ def attention(
             rows=tuple(rows),
         )
         save_bench(record, json_file)
-    _print(rows)
+    print_attention(rows)
 
 
-def _print(rows: Sequence[AttentionRow]) -> None:
-    from rich.console import Console
+@bench_app.command("pipeline")
+def pipeline(
+    model: Model,
+    plan: PlanOption,
+    context: Contexts = None,
+    chunk: Chunks = None,
+    inputs: InputKind = "random",
+    corpus: Corpus = None,
+    rounds: Rounds = 7,
+    seed: Seed = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """All heads in one launch, a core for the NPU's stage and one for the CPU's, against the lower
+    bound, a launch for every item, and one core alone."""
+    use_physical_cores()
+    from ..bench import PipelineBench, bench_pipeline, save_bench
+    from ..evaluate.results import these_versions, this_machine
+    from .bench_tables import print_pipeline
 
-    table = Table(title="Attention of one layer to everything older", title_justify="left")
-    for heading in ("context", "chunk", "contender", "cores", "past", "ms", "spread", "C/G-Full"):
-        table.add_column(heading, justify="left" if heading == "contender" else "right")
-    full = {(row.context, row.chunk): row.median_ms for row in rows if row.contender == "cg_full"}
-    for row in rows:
-        table.add_row(
-            f"{row.context:,}",
-            str(row.chunk),
-            row.contender,
-            str(1 + row.workers),
-            f"{row.past_fraction:.1%}",
-            f"{row.median_ms:.2f}",
-            f"{row.spread_ms:.2f}",
-            f"{full[row.context, row.chunk] / row.median_ms:.2f}x",
+    grid, layers = _grid(model, plan, context, chunk, [1], inputs, corpus, rounds, seed)
+    with progress_bar() as bar:
+        rows = list(bench_pipeline(grid, layers, progress=stages(bar)))
+    if json_file is not None:
+        record = PipelineBench(
+            created=datetime.now(UTC).replace(microsecond=0),
+            command=("shadowattn", *sys.argv[1:]),
+            versions=these_versions(),
+            machine=this_machine(),
+            rows=tuple(rows),
         )
-    Console().print(table)
+        save_bench(record, json_file)
+    print_pipeline(rows)
+
+
+def _grid(
+    model: Path,
+    plan: str,
+    contexts: Sequence[int] | None,
+    chunks: Sequence[int] | None,
+    workers: Sequence[int] | None,
+    inputs: Literal["random", "captured"],
+    corpus: Sequence[str] | None,
+    rounds: int,
+    seed: int,
+    with_stock: bool = False,
+) -> tuple[AttentionGrid, LayersOf]:
+    """What to time, and on what."""
+    from ..bench import AttentionGrid
+    from ..bench.inputs import captured_inputs, random_inputs
+    from ..compiler.kernel_parameters import shadow_spec
+    from ..compiler.library import check_plan
+    from ..corpora import read_documents
+    from ..weights import open_model_directory
+
+    chosen = load_shadow_attn(plan)
+    if chosen is None:
+        raise ConfigError("--plan: expected a plan to hold against dense attention, got 'off'")
+    directory = open_model_directory(model)
+    check_plan(chosen, directory)
+    grid = AttentionGrid(
+        spec=shadow_spec(chosen, directory.architecture),
+        plan=plan,
+        contexts=tuple(contexts or DEFAULT_CONTEXTS),
+        chunks=tuple(chunks or (256,)),
+        workers=tuple(workers or ((0, 1) if chosen.sharing.pooled else (0,))),
+        rounds=rounds,
+        inputs=inputs,
+        with_stock=with_stock,
+    )
+
+    def layers(num_queries: int, num_keys: int) -> Sequence[LayerInputs]:
+        if inputs == "random":
+            return [random_inputs(grid.spec.attention, num_queries, num_keys, seed)]
+        documents = read_documents(list(corpus or ("pydoc",)))
+        return captured_inputs(directory, documents, num_queries, num_keys)
+
+    return grid, layers

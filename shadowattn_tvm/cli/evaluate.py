@@ -11,12 +11,10 @@ import typer
 
 from ..errors import ConfigError
 from .options import load_shadow_attn
-from .progress import console, progress_bar
+from .progress import console, progress_bar, stages
 from .sweep import ABLATION, sweep
 
 if TYPE_CHECKING:  # the command line starts without what only some commands need
-    from rich.progress import Progress, TaskID
-
     from ..compiler import Phase
     from ..evaluate import EvaluationRecord
 
@@ -114,7 +112,7 @@ def eval_command(
                 against=against or (),
                 report_folder=report,
                 command=shlex.join(command),
-                progress=_Bars(bar),
+                progress=stages(bar),
             )
         return
     request = EvaluationRequest(
@@ -124,7 +122,7 @@ def eval_command(
         command=command,
     )
     with progress_bar() as bar:
-        record = evaluate(directory, chosen, request, on_phase=_report_phase, progress=_Bars(bar))
+        record = evaluate(directory, chosen, request, on_phase=_report_phase, progress=stages(bar))
     if record.corpus.left_out:
         names = ", ".join(record.corpus.left_out)
         console.print(f"  left out, since the plan was calibrated on it: {names}", highlight=False)
@@ -135,19 +133,6 @@ def eval_command(
 
 def _report_phase(phase: Phase) -> None:
     console.print(f"  {phase.duration_s:6.1f} s  {phase.name}", highlight=False)
-
-
-class _Bars:
-    """One progress bar a task."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._tasks: dict[str, TaskID] = {}
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(what, total=total)
-        self._progress.update(self._tasks[what], completed=done, total=total)
 
 
 def _print(record: EvaluationRecord) -> None:

@@ -6,6 +6,7 @@ from .dispatch_linear import DispatchLinear
 from .open_prefill_slots import OPEN_SLOT_FUNCTIONS, OpenPrefillSlots
 from .pipeline import PipelineOptions, build_pipeline, require_supported
 from .pipeline_heads import PipelineHeads
+from .stamp_stages import StampStages
 
 __all__ = [
     "OPEN_SLOT_FUNCTIONS",
@@ -15,6 +16,7 @@ __all__ = [
     "OpenPrefillSlots",
     "PipelineHeads",
     "PipelineOptions",
+    "StampStages",
     "build_pipeline",
     "require_supported",
 ]

@@ -97,7 +97,7 @@ def _pipelined(loop: tirx.For, workers: int, fences: Handoff) -> tirx.Stmt | Non
     """The statements that replace an annotated loop; None leaves a loop alone."""
     if PIPELINE not in loop.annotations:
         return None
-    common, stages = _take_apart(loop)
+    common, stages = take_apart(loop)
     num_items, task = tirx.Var("num_items", "int32"), tirx.Var("task", "int32")
     ready = tirx.decl_buffer((num_items * FLAG_STRIDE,), "int32", "ready", layout=None)
     npu = _npu_task(loop, [*common, stages[PILOT]], num_items, ready, fences)
@@ -156,7 +156,7 @@ def _cpu_task(
     return _serial(turn, turns, tirx.SeqStmt(steps))
 
 
-def _take_apart(loop: tirx.For) -> tuple[list[tirx.Stmt], dict[str, tirx.Stmt]]:
+def take_apart(loop: tirx.For) -> tuple[list[tirx.Stmt], dict[str, tirx.Stmt]]:
     """What precedes the stages, and the stages by name."""
     common: list[tirx.Stmt] = []
     stages: dict[str, tirx.Stmt] = {}

@@ -1,0 +1,135 @@
+"""`bench pipeline`: one launch for all items, against its lower bound and against simpler ways."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import numpy as np
+import tvm
+
+from tir_kernels.spec import ShadowSpec, keep_count
+
+from ..errors import ConfigError
+from ..pipeline.johnson import lagged_makespan
+from .attention import AttentionGrid, LayersOf
+from .document import PipelineRow
+from .inputs import SlotCall
+from .kernels import Schedule, stamped_kernels
+from .reference import require_close, shadow_reference
+from .stamps import Launch, collected_launches, cycles_per_ms
+from .timing import Contender, alternate, quartile_distance, use_threads
+
+_THREADS: dict[Schedule, int] = {"pipelined": 2, "per_launch": 2, "sequential": 1}
+
+Launches = dict[Schedule, list[list[Launch]]]
+"""By schedule and round: a launch for each layer."""
+
+
+def bench_pipeline(
+    grid: AttentionGrid,
+    layers: LayersOf,
+    *,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> Iterator[PipelineRow]:
+    """A row for every context and chunk.
+
+    Raises `CompileError` for a plan that has no pipeline, `ConfigError` for a context in which all
+    heads run dense and `WrongResultError` for a schedule that computes something else.
+    """
+    sparse = {context: _sparse_layers(grid.spec, context) for context in grid.contexts}
+    kernels, rate = stamped_kernels(grid.spec), cycles_per_ms()
+    for context in grid.contexts:
+        for chunk in grid.chunks:
+            inputs = layers(chunk, context)
+            calls = [
+                (layer, SlotCall(grid.spec.attention, inputs[layer % len(inputs)], layer))
+                for layer in sparse[context]
+            ]
+            report = partial(progress, f"{context} tokens, chunk of {chunk}")
+            launches = timed(grid, kernels, calls, rate, report)
+            yield row_of(grid, context, chunk, launches)
+
+
+def _sparse_layers(spec: ShadowSpec, context: int) -> list[int]:
+    found = [
+        layer
+        for layer, heads in enumerate(spec.heads)
+        if any(keep_count(context, head.keep_ratio_q16, spec.k_min) < context for head in heads)
+    ]
+    if not found:
+        raise ConfigError(
+            f"--context: the plan keeps all of {context} tokens in every head; expected a longer "
+            f"context"
+        )
+    return found
+
+
+def timed(
+    grid: AttentionGrid,
+    kernels: dict[Schedule, tvm.runtime.Function],
+    calls: Sequence[tuple[int, SlotCall]],
+    rate: float,
+    report: Callable[[int, int], None],
+) -> Launches:
+    """The launches of all schedules, which take turns; the first round doesn't count."""
+    rounds: Launches = {schedule: [] for schedule in kernels}
+    with collected_launches(rate) as launches:
+        layer, call = calls[0]
+        wanted = shadow_reference(grid.spec, layer, call.inputs)
+        for schedule, kernel in kernels.items():
+            use_threads(_THREADS[schedule])
+            call(kernel, 0.0)
+            require_close(schedule, call.output(), wanted)
+
+        def run(schedule: Schedule) -> None:
+            launches.clear()
+            for _, each in calls:
+                each(kernels[schedule], 0.0)
+            rounds[schedule].append(list(launches))
+
+        contenders = [
+            Contender(schedule, partial(run, schedule), len(calls), threads)
+            for schedule, threads in _THREADS.items()
+        ]
+        alternate(contenders, rounds=grid.rounds, on_round=report)
+    return {schedule: kept[1:] for schedule, kept in rounds.items()}
+
+
+def row_of(grid: AttentionGrid, context: int, chunk: int, launches: Launches) -> PipelineRow:
+    """What the launches of all rounds come to."""
+    geometry = grid.spec.attention
+    makespans = {
+        schedule: [statistics.fmean(launch.makespan_ms for launch in layers) for layers in rounds]
+        for schedule, rounds in launches.items()
+    }
+    by_layer = list(zip(*launches["pipelined"], strict=True))
+    stages = [_stage_times(rounds) for rounds in by_layer]
+    bounds = [lagged_makespan(pilot, [0.0] * len(pilot), attend) for pilot, attend in stages]
+    return PipelineRow(
+        context=context,
+        chunk=chunk,
+        heads=geometry.num_q_heads,
+        kv_heads=geometry.num_kv_heads,
+        head_dim=geometry.head_dim,
+        inputs=grid.inputs,
+        plan=grid.plan,
+        items=len(stages[0][0]),
+        pilot_ms=statistics.fmean(sum(pilot) for pilot, _ in stages),
+        attend_ms=statistics.fmean(sum(attend) for _, attend in stages),
+        makespan_ms=statistics.median(makespans["pipelined"]),
+        spread_ms=quartile_distance(makespans["pipelined"]),
+        lower_bound_ms=statistics.fmean(bounds),
+        per_launch_ms=statistics.median(makespans["per_launch"]),
+        sequential_ms=statistics.median(makespans["sequential"]),
+        rounds=grid.rounds,
+        checked=True,
+    )
+
+
+def _stage_times(rounds: Sequence[Launch]) -> tuple[list[float], list[float]]:
+    """Medians over the rounds of every item's pilot and attention, in ms."""
+    pilot = np.median([launch.pilot_ms for launch in rounds], axis=0)
+    attend = np.median([launch.attend_ms for launch in rounds], axis=0)
+    return pilot.tolist(), attend.tolist()
