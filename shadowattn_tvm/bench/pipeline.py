@@ -39,17 +39,18 @@ def bench_pipeline(
     heads run dense and `WrongResultError` for a schedule that computes something else.
     """
     sparse = {context: _sparse_layers(grid.spec, context) for context in grid.contexts}
-    kernels, rate = stamped_kernels(grid.spec), cycles_per_ms()
-    for context in grid.contexts:
-        for chunk in grid.chunks:
-            inputs = layers(chunk, context)
-            calls = [
-                (layer, SlotCall(grid.spec.attention, inputs[layer % len(inputs)], layer))
-                for layer in sparse[context]
-            ]
-            report = partial(progress, f"{context} tokens, chunk of {chunk}")
-            launches = timed(grid, kernels, calls, rate, report)
-            yield row_of(grid, context, chunk, launches)
+    kernels = stamped_kernels(grid.spec)
+    with collected_launches(cycles_per_ms()) as collected:
+        for context in grid.contexts:
+            for chunk in grid.chunks:
+                inputs = layers(chunk, context)
+                calls = [
+                    (layer, SlotCall(grid.spec.attention, inputs[layer % len(inputs)], layer))
+                    for layer in sparse[context]
+                ]
+                report = partial(progress, f"{context} tokens, chunk of {chunk}")
+                launches = timed(grid, kernels, calls, collected, report)
+                yield row_of(grid, context, chunk, launches)
 
 
 def _sparse_layers(spec: ShadowSpec, context: int) -> list[int]:
@@ -70,30 +71,30 @@ def timed(
     grid: AttentionGrid,
     kernels: dict[Schedule, tvm.runtime.Function],
     calls: Sequence[tuple[int, SlotCall]],
-    rate: float,
+    collected: list[Launch],
     report: Callable[[int, int], None],
 ) -> Launches:
-    """The launches of all schedules, which take turns; the first round doesn't count."""
+    """The launches of all schedules, which take turns; the first round doesn't count.
+    `collected`: where the kernels' launches arrive."""
     rounds: Launches = {schedule: [] for schedule in kernels}
-    with collected_launches(rate) as launches:
-        layer, call = calls[0]
-        wanted = shadow_reference(grid.spec, layer, call.inputs)
-        for schedule, kernel in kernels.items():
-            use_threads(_THREADS[schedule])
-            call(kernel, 0.0)
-            require_close(schedule, call.output(), wanted)
+    layer, call = calls[0]
+    wanted = shadow_reference(grid.spec, layer, call.inputs)
+    for schedule, kernel in kernels.items():
+        use_threads(_THREADS[schedule])
+        call(kernel, 0.0)
+        require_close(schedule, call.output(), wanted)
 
-        def run(schedule: Schedule) -> None:
-            launches.clear()
-            for _, each in calls:
-                each(kernels[schedule], 0.0)
-            rounds[schedule].append(list(launches))
+    def run(schedule: Schedule) -> None:
+        collected.clear()
+        for _, each in calls:
+            each(kernels[schedule], 0.0)
+        rounds[schedule].append(list(collected))
 
-        contenders = [
-            Contender(schedule, partial(run, schedule), len(calls), threads)
-            for schedule, threads in _THREADS.items()
-        ]
-        alternate(contenders, rounds=grid.rounds, on_round=report)
+    contenders = [
+        Contender(schedule, partial(run, schedule), len(calls), threads)
+        for schedule, threads in _THREADS.items()
+    ]
+    alternate(contenders, rounds=grid.rounds, on_round=report)
     return {schedule: kept[1:] for schedule, kept in rounds.items()}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -32,12 +33,13 @@ def print_attention(rows: Sequence[AttentionRow]) -> None:
 
 
 def print_pipeline(rows: Sequence[PipelineRow]) -> None:
-    """Every context and chunk: the makespan, and what it is times the bound."""
+    """Every context and chunk: the stages alone, both pipelined, and by what the bound is missed;
+    then a launch for every list, and one core doing everything."""
     table = _table(
         "The pipeline of one layer, ms",
         (
-            *("context", "chunk", "items", "pilot", "attend", "makespan", "bound", "ratio"),
-            *("a launch an item", "one core"),
+            *("context", "chunk", "lists", "pilot", "attend", "both", "bound", "ratio"),
+            *("stepwise", "1 core"),
         ),
     )
     for row in rows:
@@ -55,7 +57,7 @@ def print_pipeline(rows: Sequence[PipelineRow]) -> None:
 
 
 def _table(title: str, headings: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for heading in headings:
         table.add_column(heading, justify="left" if heading == "contender" else "right")
     return table
