@@ -46,6 +46,7 @@ def test_a_plain_plan(tiny_plan: Plan, tiny_directory: ModelDirectory) -> None:
     assert spec.heads[0][0].keep_ratio_q16 == RATIO_ONE  # a dense layer, whatever its ratios
     assert spec.heads[1][0].keep_ratio_q16 == RATIO_ONE // 4
     assert spec.heads[1][0].requant is None
+    assert spec.order is None
 
 
 def test_every_field_arrives(tiny_plan: Plan, tiny_directory: ModelDirectory) -> None:
@@ -57,6 +58,31 @@ def test_every_field_arrives(tiny_plan: Plan, tiny_directory: ModelDirectory) ->
     assert spec.key_means == tuple(layer.key_means for layer in plan.layers)
     assert spec.heads[1][2].requant == plan.layers[1].heads[2].requant
     assert (spec.bucket_sigma, spec.buckets_per_axis) == (0.5, 3)
+
+
+@pytest.mark.parametrize(("gqa_group", "expected"), [(True, (1, 0)), (False, (3, 4, 5, 0, 1, 2))])
+def test_who_keeps_most_comes_first(
+    gqa_group: bool,
+    expected: tuple[int, ...],
+    tiny_plan: Plan,
+    tiny_directory: ModelDirectory,
+) -> None:
+    plan = with_everything(tiny_plan)
+    layers = tuple(
+        layer.model_copy(
+            update={
+                "heads": tuple(
+                    head.model_copy(update={"keep_ratio": 0.1 + 0.2 * (h // 3)})
+                    for h, head in enumerate(layer.heads)
+                )
+            }
+        )
+        for layer in plan.layers
+    )
+    sharing = Sharing(gqa_group=gqa_group, query_block=16)
+    plan = plan.model_copy(update={"layers": layers, "sharing": sharing})
+    spec = shadow_spec(plan, tiny_directory.architecture)
+    assert spec.order == (expected,) * spec.num_layers
 
 
 def test_pooling_bounds_the_context(tiny_plan: Plan, tiny_directory: ModelDirectory) -> None:
