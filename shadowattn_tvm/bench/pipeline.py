@@ -18,7 +18,7 @@ from .document import PipelineRow
 from .inputs import SlotCall
 from .kernels import Schedule, stamped_kernels
 from .reference import require_close, shadow_reference
-from .stamps import Launch, collected_launches, cycles_per_ms
+from .stamps import Launch, LaunchFile, collected_launches
 from .timing import Contender, alternate, quartile_distance, use_threads
 
 _THREADS: dict[Schedule, int] = {"pipelined": 2, "per_launch": 2, "sequential": 1}
@@ -40,7 +40,7 @@ def bench_pipeline(
     """
     sparse = {context: _sparse_layers(grid.spec, context) for context in grid.contexts}
     kernels = stamped_kernels(grid.spec)
-    with collected_launches(cycles_per_ms()) as collected:
+    with collected_launches() as collected:
         for context in grid.contexts:
             for chunk in grid.chunks:
                 inputs = layers(chunk, context)
@@ -71,7 +71,7 @@ def timed(
     grid: AttentionGrid,
     kernels: dict[Schedule, tvm.runtime.Function],
     calls: Sequence[tuple[int, SlotCall]],
-    collected: list[Launch],
+    collected: LaunchFile,
     report: Callable[[int, int], None],
 ) -> Launches:
     """The launches of all schedules, which take turns; the first round doesn't count.
@@ -83,12 +83,12 @@ def timed(
         use_threads(_THREADS[schedule])
         call(kernel, 0.0)
         require_close(schedule, call.output(), wanted)
+    collected.take()
 
     def run(schedule: Schedule) -> None:
-        collected.clear()
         for _, each in calls:
             each(kernels[schedule], 0.0)
-        rounds[schedule].append(list(collected))
+        rounds[schedule].append(collected.take())
 
     contenders = [
         Contender(schedule, partial(run, schedule), len(calls), threads)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
+import os
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import tvm
-import tvm_ffi
 from numpy.typing import NDArray
 
 from tir_kernels.build import build_kernels
@@ -18,7 +19,7 @@ from tir_kernels.clock import read_clock
 from tir_kernels.shadow.list_stages import ATTEND, PILOT
 
 from ..compiler import resolve_target
-from ..transform.stamp_stages import BEGIN_COLUMNS, STAMP_COLUMNS, TRACE_FUNCTION
+from ..transform.stamp_stages import BEGIN_COLUMNS, ITEMS_COLUMN, STAMP_COLUMNS, TRACE_VARIABLE
 
 _CLOCK_SAMPLE_S = 0.1
 """Long enough that starting and stopping, some microseconds, don't matter."""
@@ -28,12 +29,16 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Launch:
-    """When each item's stages began and ended, in ms from the launch's first: `(items,)` each."""
+    """When each item's stages began and ended, in ms from the launch's first: `(items,)` each.
+
+    `start_ms`: when the launch's first stage began, on a clock that all launches share.
+    """
 
     pilot_begin: Doubles
     pilot_end: Doubles
     attend_begin: Doubles
     attend_end: Doubles
+    start_ms: float = 0.0
 
     @property
     def pilot_ms(self) -> Doubles:
@@ -48,27 +53,51 @@ class Launch:
         return float(max(self.pilot_end.max(), self.attend_end.max()))
 
 
-@contextmanager
-def collected_launches(cycles_per_ms: float) -> Iterator[list[Launch]]:
-    """Collect the launches of kernels made with `StampStages`, in the order in which they end.
+class LaunchFile:
+    """Where kernels made with `StampStages` append their launches."""
 
-    A kernel keeps the first collector that it meets: collect all its launches here, at once.
-    """
-    launches: list[Launch] = []
+    def __init__(self, path: Path, cycles_per_ms: float) -> None:
+        self._path = path
+        self._cycles_per_ms = cycles_per_ms
 
-    def collect(address: ctypes.c_void_p, num_items: int) -> None:
-        cells = ctypes.cast(address, ctypes.POINTER(ctypes.c_int64))
-        stamps = np.ctypeslib.as_array(cells, (num_items, STAMP_COLUMNS))
+    def take(self) -> list[Launch]:
+        """The launches since the last time, in the order in which they ended."""
+        stamps = np.fromfile(self._path, np.int64).reshape(-1, STAMP_COLUMNS)
+        os.truncate(self._path, 0)
+        launches, row = [], 0
+        while row < len(stamps):
+            num_items = int(stamps[row, ITEMS_COLUMN])
+            launches.append(self._launch(stamps[row : row + num_items]))
+            row += num_items
+        return launches
+
+    def _launch(self, stamps: NDArray[np.int64]) -> Launch:
         begins = [BEGIN_COLUMNS[stage] for stage in (PILOT, ATTEND)]
         columns = stamps[:, [column for begin in begins for column in (begin, begin + 1)]]
-        since_start = (columns - columns[:, 0].min()) / cycles_per_ms
-        launches.append(Launch(*np.ascontiguousarray(since_start.T)))
+        first = columns[:, 0].min()
+        since_start = np.ascontiguousarray((columns - first).T) / self._cycles_per_ms
+        pilot_begin, pilot_end, attend_begin, attend_end = since_start
+        return Launch(
+            pilot_begin,
+            pilot_end,
+            attend_begin,
+            attend_end,
+            start_ms=float(first / self._cycles_per_ms),
+        )
 
-    tvm.register_global_func(TRACE_FUNCTION, collect, override=True)
-    try:
-        yield launches
-    finally:
-        tvm_ffi.registry.remove_global_func(TRACE_FUNCTION)
+
+@contextmanager
+def collected_launches() -> Iterator[LaunchFile]:
+    """Have the launches of this process written to a file of its own."""
+    rate = cycles_per_ms()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "stamps"
+        path.touch()
+        os.environ[TRACE_VARIABLE] = str(path)
+        try:
+            yield LaunchFile(path, rate)
+        finally:
+            del os.environ[TRACE_VARIABLE]
 
 
 def cycles_per_ms() -> float:

@@ -17,6 +17,7 @@ from .convert_weight import convert_weight
 from .evaluate import eval_command
 from .fetch import fetch
 from .plan import plan_app
+from .trace import trace
 
 EXIT_USER_MISTAKE = 2
 
@@ -35,6 +36,7 @@ app.command("compile")(compile_command)
 app.command()(chat)
 app.command("eval")(eval_command)
 app.add_typer(bench_app, name="bench")
+app.command()(trace)
 
 
 def main(arguments: list[str] | None = None) -> None:

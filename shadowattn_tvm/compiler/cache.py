@@ -24,6 +24,7 @@ def library_key(
     device: Device,
     *,
     open_prefill: bool = False,
+    trace: bool = False,
 ) -> str:
     """SHA-256 (hex) over everything a library depends on, our own source included."""
     content = {
@@ -32,6 +33,7 @@ def library_key(
         "architecture": architecture.model_dump(mode="json"),
         "plan_hash": None if plan is None else plan_hash(plan),
         "open_prefill": open_prefill,
+        "trace": trace,
         "target": str(device.target),
         "pipeline_workers": device.pipeline_workers,
         "tvm": version("apache-tvm"),

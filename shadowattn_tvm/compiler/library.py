@@ -61,13 +61,15 @@ def compile_library(
     overrides: str = "",
     output: Path | None = None,
     debug_dump: Path | None = None,
+    trace: bool = False,
     on_phase: Callable[[Phase], None] = lambda phase: None,
 ) -> CompiledLibrary:
     """Compile `directory`'s model for `device`, with shadowAttn if a plan is given.
 
     The library lands in the cache, keyed by content, and is copied to `output` if given.
     `on_phase` is called as each phase ends. With `debug_dump` the cache is not consulted and the
-    IR after each phase is written there.
+    IR after each phase is written there. With `trace` the library appends the stamps of its
+    pipelines to the file that `SHADOWATTN_TRACE` names.
 
     Raises `PlanError` (a plan for another model), `ConfigError` (unknown device or overrides),
     `CompileError`, `OutputError`.
@@ -78,6 +80,7 @@ def compile_library(
         device=device,
         overrides=overrides,
         debug_dump=debug_dump,
+        trace=trace,
         on_phase=on_phase,
     )
     if output is None:
@@ -112,6 +115,7 @@ def _compiled(
     overrides: str,
     open_prefill: bool = False,
     debug_dump: Path | None = None,
+    trace: bool = False,
     on_phase: Callable[[Phase], None],
 ) -> CompiledLibrary:
     """The library in the cache, compiled if it isn't there."""
@@ -120,7 +124,9 @@ def _compiled(
     architecture = apply_overrides(directory.architecture, overrides)
     if plan is not None:
         check_plan(plan, directory)
-    key = library_key(directory, architecture, plan, resolved, open_prefill=open_prefill)
+    key = library_key(
+        directory, architecture, plan, resolved, open_prefill=open_prefill, trace=trace
+    )
     cached = cached_library_path(key)
     phases: list[Phase] = []
     if debug_dump is not None or not cached.is_file():
@@ -147,6 +153,7 @@ def _compiled(
             report=clock.begin,
             debug_dump=debug_dump,
             pipeline_workers=0 if plan is None else resolved.pipeline_workers,
+            trace=trace,
             open_prefill=open_prefill,
         )
         require_supported(exported.module, options)

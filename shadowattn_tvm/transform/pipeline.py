@@ -25,6 +25,7 @@ from .open_prefill_slots import OpenPrefillSlots
 from .pipeline_heads import PipelineHeads, require_pipelinable
 from .progress import BeginPhase, DumpModule, PhaseCallback
 from .schedule_fallback import ScheduleFallback
+from .stamp_stages import StampStages
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class PipelineOptions:
     report : told when each phase begins.
     debug_dump : folder for the IR after each phase, or None.
     pipeline_workers : CPU tasks beside that of the NPU, if heads are pipelined; 0 = they aren't.
+    trace : stamp the stages (see `StampStages`); only where there are workers.
     open_prefill : leave the prefill slots to functions found when the library is loaded; not with
         a plan.
     """
@@ -61,6 +63,7 @@ class PipelineOptions:
     report: PhaseCallback
     debug_dump: Path | None = None
     pipeline_workers: int = 0
+    trace: bool = False
     open_prefill: bool = False
 
 
@@ -101,6 +104,8 @@ def _attach_attention(options: PipelineOptions) -> list[tvm.transform.Pass]:
     if options.shadow is None:
         return [dense]
     shadow: list[tvm.transform.Pass] = [AttachShadowAttention(options.shadow, options.features)]
+    if options.trace:
+        shadow.append(StampStages())
     if options.pipeline_workers > 0:
         shadow.append(PipelineHeads(options.pipeline_workers, options.features))
     return [dense, *shadow]

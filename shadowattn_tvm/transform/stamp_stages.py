@@ -6,9 +6,12 @@ Before `PipelineHeads` or anything else that takes annotated loops apart::
     for item in T.parallel(n, annotations={"shadowattn.pipeline": 1}):
         ...
         with T.attr({"shadowattn.stage": "pilot"}):
-            stamps[item, PILOT_BEGIN] = cycles; A(item); stamps[item, PILOT_END] = cycles
+            stamps[item, ITEMS_COLUMN] = n
+            stamps[item, 0] = cycles; A(item); stamps[item, 1] = cycles
         with T.attr({"shadowattn.stage": "attend"}): ...                            # likewise
-    T.call_packed("shadowattn.trace", stamps.data, n)
+    ...  # append the stamps to the file that the environment names, if it names one
+
+A file needs nothing of the process it is written in: it works in the stock engine and on a phone.
 """
 
 from __future__ import annotations
@@ -19,11 +22,14 @@ from tvm.tirx.stmt_functor import ir_transform
 
 from tir_kernels.shadow.list_stages import ATTEND, PILOT, PIPELINE, STAGE
 
-TRACE_FUNCTION = "shadowattn.trace"
-"""The packed function that gets a launch's stamps: their address, and the number of items."""
+TRACE_VARIABLE = "SHADOWATTN_TRACE"
+"""Names the file."""
 
 STAMP_COLUMNS = 8
-"""int64 cycles of an item: a cache line, of which two are used by either stage."""
+"""int64 of an item, cycles but for one: a cache line."""
+
+ITEMS_COLUMN = 4
+"""How many items the launch has, so that a file of several launches can be read."""
 
 BEGIN_COLUMNS = {PILOT: 0, ATTEND: 2}
 """Where a stage's beginning is noted; its end is next to it."""
@@ -59,7 +65,13 @@ def _stamped(loop: tirx.For) -> tirx.Stmt | None:
         if stage.attr_key != STAGE:
             return None
         begin = BEGIN_COLUMNS[stage.value.value]
-        body = tirx.SeqStmt([note(begin), stage.body, note(begin + 1)])
+        count = tirx.BufferStore(
+            stamps,
+            tirx.Cast("int64", num_items),
+            [loop.loop_var, tirx.IntImm("int32", ITEMS_COLUMN)],
+        )
+        counted = [count] if stage.value.value == PILOT else []
+        body = tirx.SeqStmt([*counted, note(begin), stage.body, note(begin + 1)])
         return tirx.AttrStmt(stage.node, stage.attr_key, stage.value, body)
 
     body = ir_transform(loop.body, None, around, ["tirx.AttrStmt"])
@@ -75,6 +87,34 @@ def _stamped(loop: tirx.For) -> tirx.Stmt | None:
                 body,
                 annotations=loop.annotations,
             ),
-            tirx.Evaluate(tirx.call_packed(TRACE_FUNCTION, stamps.data, num_items)),
+            _append(stamps, num_items),
+        ]
+    )
+
+
+def _append(stamps: tirx.Var, num_items: tirx.Var) -> tirx.Stmt:
+    """Append all rows to the file that `TRACE_VARIABLE` names, by the C library."""
+    path, file = tirx.Var("path", "handle"), tirx.Var("file", "handle")
+    row_bytes = tirx.IntImm("int64", STAMP_COLUMNS * 8)
+    write = tirx.SeqStmt(
+        [
+            tirx.Evaluate(
+                tirx.call_extern(
+                    "int64", "fwrite", stamps.data, row_bytes, tirx.Cast("int64", num_items), file
+                )
+            ),
+            tirx.Evaluate(tirx.call_extern("int32", "fclose", file)),
+        ]
+    )
+    opened = tirx.SeqStmt(
+        [
+            tirx.Bind(file, tirx.call_extern("handle", "fopen", path, tirx.StringImm("ab"))),
+            tirx.IfThenElse(tirx.Not(tirx.isnullptr(file)), write, None),
+        ]
+    )
+    return tirx.SeqStmt(
+        [
+            tirx.Bind(path, tirx.call_extern("handle", "getenv", tirx.StringImm(TRACE_VARIABLE))),
+            tirx.IfThenElse(tirx.Not(tirx.isnullptr(path)), opened, None),
         ]
     )

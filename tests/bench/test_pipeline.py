@@ -12,7 +12,7 @@ from shadowattn_tvm.bench import AttentionGrid, bench_pipeline
 from shadowattn_tvm.bench.inputs import LayerInputs, SlotCall, random_inputs
 from shadowattn_tvm.bench.kernels import stamped_kernels
 from shadowattn_tvm.bench.pipeline import Launches, row_of, timed
-from shadowattn_tvm.bench.stamps import Launch, collected_launches, cycles_per_ms
+from shadowattn_tvm.bench.stamps import Launch, collected_launches
 from shadowattn_tvm.errors import CompileError, ConfigError
 from tests.tir_kernels.shadow.test_lists import PILOTS, SMALL, plan_of
 from tir_kernels.constants import RATIO_ONE
@@ -43,7 +43,7 @@ def test_schedules_compute_the_same_and_the_row_follows_from_their_stamps() -> N
     (inputs,) = one_layer(NUM_QUERIES, NUM_KEYS)
     calls = [(layer, SlotCall(SMALL, inputs, layer)) for layer in range(2)]
     kernels = stamped_kernels(POOLED)
-    with collected_launches(cycles_per_ms()) as collected:
+    with collected_launches() as collected:
         launches = timed(grid(), kernels, calls, collected, lambda done, total: None)
     assert list(launches) == ["pipelined", "per_launch", "sequential"]
     for rounds in launches.values():
