@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from shadowattn_tvm.bench import timing
@@ -34,3 +36,11 @@ def test_median_and_quartiles_of_a_unit(monkeypatch: pytest.MonkeyPatch) -> None
 def test_one_round_has_no_spread() -> None:
     (result,) = alternate([Contender("x", lambda: None, units=1, threads=1)], rounds=1)
     assert result.spread_ms == 0.0
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="threads are pinned on Linux only")
+def test_the_process_stays_free_to_run_anywhere() -> None:
+    before = os.sched_getaffinity(0)
+    for threads in (1, 2):
+        timing.use_threads(threads)
+        assert os.sched_getaffinity(0) == before
