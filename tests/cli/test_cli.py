@@ -37,7 +37,7 @@ def test_help_lists_the_flow_in_order(run: Run) -> None:
         (["chat"], "Missing argument"),
         (["chat", "none", "--temperature", "hot"], "--temperature"),
         (["compile", "none", "-o", "lib.so"], "--plan"),
-        (["bench"], "bench"),
+        (["improve"], "improve"),
     ],
 )
 def test_mistakes_exit_with_two_and_no_traceback(
