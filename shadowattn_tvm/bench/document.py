@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
@@ -71,28 +71,28 @@ class PipelineRow(TaskResult):
     checked: bool
 
 
-class PipelineBench(TaskResult):
+Row = TypeVar("Row", bound=TaskResult)
+
+
+class Bench(TaskResult, Generic[Row]):
+    """A bench file: what made it, on what, and its rows."""
+
+    schema_version: Literal[1] = 1
+    created: Annotated[datetime, Field(strict=False)]
+    command: Annotated[tuple[str, ...], Field(strict=False)]
+    versions: Versions
+    machine: Machine
+    rows: Annotated[tuple[Row, ...], Field(strict=False)]
+
+
+class PipelineBench(Bench[PipelineRow]):
     """`shadowattn bench pipeline --json`."""
 
-    schema_version: Literal[1] = 1
-    created: Annotated[datetime, Field(strict=False)]
-    command: Annotated[tuple[str, ...], Field(strict=False)]
-    versions: Versions
-    machine: Machine
-    rows: Annotated[tuple[PipelineRow, ...], Field(strict=False)]
 
-
-class AttentionBench(TaskResult):
+class AttentionBench(Bench[AttentionRow]):
     """`shadowattn bench attention --json`."""
 
-    schema_version: Literal[1] = 1
-    created: Annotated[datetime, Field(strict=False)]
-    command: Annotated[tuple[str, ...], Field(strict=False)]
-    versions: Versions
-    machine: Machine
-    rows: Annotated[tuple[AttentionRow, ...], Field(strict=False)]
 
-
-def save_bench(bench: AttentionBench | PipelineBench, path: Path) -> None:
+def save_bench(bench: Bench[Any], path: Path) -> None:
     """Write a bench file atomically. Raises `OutputError`."""
     write_document(path, bench)

@@ -18,6 +18,7 @@ from .progress import progress_bar, stages
 if TYPE_CHECKING:  # the command line starts without what only some commands need
     from ..bench import AttentionGrid, AttentionRow
     from ..bench.attention import LayersOf
+    from ..bench.document import Bench, Row
     from ..bench.inputs import LayerInputs
 
 bench_app = typer.Typer(
@@ -70,8 +71,7 @@ def attention(
 ) -> None:
     """Attention of a prefill chunk to everything older: one layer, all heads."""
     use_physical_cores()
-    from ..bench import AttentionBench, bench_attention, save_bench
-    from ..evaluate.results import these_versions, this_machine
+    from ..bench import AttentionBench, bench_attention
     from .bench_tables import print_attention
 
     grid, layers = _grid(model, plan, context, chunk, workers, inputs, corpus, rounds, seed, stock)
@@ -79,15 +79,7 @@ def attention(
     with progress_bar() as bar:
         for more in bench_attention(grid, layers, progress=stages(bar)):
             rows += more
-    if json_file is not None:
-        record = AttentionBench(
-            created=datetime.now(UTC).replace(microsecond=0),
-            command=("shadowattn", *sys.argv[1:]),
-            versions=these_versions(),
-            machine=this_machine(),
-            rows=tuple(rows),
-        )
-        save_bench(record, json_file)
+    _save(AttentionBench, rows, json_file)
     print_attention(rows)
 
 
@@ -106,23 +98,31 @@ def pipeline(
     """All heads in one launch, a core for the NPU's stage and one for the CPU's, against the lower
     bound, a launch for every item, and one core alone."""
     use_physical_cores()
-    from ..bench import PipelineBench, bench_pipeline, save_bench
-    from ..evaluate.results import these_versions, this_machine
+    from ..bench import PipelineBench, bench_pipeline
     from .bench_tables import print_pipeline
 
     grid, layers = _grid(model, plan, context, chunk, [1], inputs, corpus, rounds, seed)
     with progress_bar() as bar:
         rows = list(bench_pipeline(grid, layers, progress=stages(bar)))
-    if json_file is not None:
-        record = PipelineBench(
-            created=datetime.now(UTC).replace(microsecond=0),
-            command=("shadowattn", *sys.argv[1:]),
-            versions=these_versions(),
-            machine=this_machine(),
-            rows=tuple(rows),
-        )
-        save_bench(record, json_file)
+    _save(PipelineBench, rows, json_file)
     print_pipeline(rows)
+
+
+def _save(kind: type[Bench[Row]], rows: Sequence[Row], path: Path | None) -> None:
+    """Write a bench file of this run, if one is wanted."""
+    from ..bench import save_bench
+    from ..evaluate.results import these_versions, this_machine
+
+    if path is None:
+        return
+    record = kind(
+        created=datetime.now(UTC).replace(microsecond=0),
+        command=("shadowattn", *sys.argv[1:]),
+        versions=these_versions(),
+        machine=this_machine(),
+        rows=tuple(rows),
+    )
+    save_bench(record, path)
 
 
 def _grid(
