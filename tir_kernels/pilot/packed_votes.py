@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from tvm.script import tirx as T
 
-from ..constants import INT8_QMAX, MASKED_SCORE
+from ..constants import INT8_QMAX
 from ..features import CpuFeatures
 from ..simd.vector import Expr, splat, sum_lanes_i32
 from ..x86.int16 import (
@@ -28,10 +28,9 @@ from ..x86.int16 import (
 from .key_shadow import KeyShadow
 from .plan_table import PlanTable
 from .pooling import DISTANCES, TABLE_BITS, TABLE_ENTRIES
-from .requantize import half_unit
-from .score_rows import padded_keys
 from .scores import PilotQueries
-from .vote_weights import WeightTables, row_inverse
+from .vote_rows import VoteRows
+from .vote_weights import row_inverse
 
 _BYTES = 16  # to a block of 128 bits
 _WORDS = 8
@@ -40,8 +39,7 @@ _PADDING = -(1 << 14)
 """Score of the padding of a row: its distance saturates to the last of the table."""
 
 
-@T.meta_class
-class PackedVotes:
+class PackedVotes(VoteRows):
     """See `votes.votes_of_rows`.
 
     Attributes
@@ -58,39 +56,15 @@ class PackedVotes:
         importance: T.Buffer,
         slot: Expr,
     ) -> None:
-        self.lanes = features.lanes
-        self.keys = keys
-        self.plan = plan
-        self.dot = keys.dot
+        super().__init__(features, keys, plan, importance, slot)
         assert self.dot.register_blocks % 2 == 0, "blocks of keys are packed in pairs"
-        self.padded_keys = T.bind(padded_keys(keys, features))
         self.num_words = T.bind(self.padded_keys // (2 * self.lanes))
-        self.importance = importance
-        self.slot = slot
-        self.scores = T.alloc_buffer((self.dot.register_queries, self.padded_keys), "int16")
         self.weights = T.alloc_buffer((self.padded_keys,), "int16")
-        self.factors = WeightTables()
         self.tables = T.alloc_buffer((4, TABLE_ENTRIES), "uint8")
-        self.multiplier = T.alloc_buffer((1,), "int32")
-        self.shift = T.alloc_buffer((1,), "int32")
 
     def words(self, index: Expr) -> Expr:
         """The positions of the `index`-th vector of 16-bit elements."""
         return T.ramp(index * 2 * self.lanes, 1, 2 * self.lanes)
-
-    def ints(self, index: Expr) -> Expr:
-        """The positions of the `index`-th vector of 32-bit elements."""
-        return T.ramp(index * self.lanes, 1, self.lanes)
-
-    def start(self, query: Expr) -> Expr:
-        return half_unit(self.shift[0])
-
-    @T.inline
-    def clear(self) -> None:
-        """No votes yet; once, before all else."""
-        self.factors.start()
-        for v in range(2 * self.num_words):
-            self.importance[self.slot, self.ints(v)] = splat(T.int32(0), self.lanes)
 
     @T.inline
     def set_head(self, head: Expr, column: Expr) -> None:
@@ -250,9 +224,3 @@ class PackedVotes:
     def products(self, weights: Expr, factor: Expr) -> Expr:
         """int32 products; every other int16 of `weights` is zero, as is of `factor`."""
         return multiply_pairs(weights, T.reinterpret(f"int16x{2 * self.lanes}", factor), self.lanes)
-
-    @T.inline
-    def close(self) -> None:
-        """Mask the padding: `importance` is ready for top-k."""
-        for pad in range(self.padded_keys - self.keys.num_keys):
-            self.importance[self.slot, self.keys.num_keys + pad] = T.int32(MASKED_SCORE)
