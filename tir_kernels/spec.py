@@ -101,7 +101,7 @@ class PilotSpec:
     query_block : consecutive queries that share a list, counted from a sequence's first new one.
     """
 
-    bits: Literal[4, 8] = 8
+    bits: Literal[4, 6, 7, 8] = 8
     hadamard_rotation: bool = False
     requantize: bool = False
     share_group: bool = False

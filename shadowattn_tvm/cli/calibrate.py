@@ -87,7 +87,7 @@ def calibrate(
     buckets_per_axis: Annotated[
         int, typer.Option(help="Scales on offer for Q, and for K: 1, 3 or 5.")
     ] = 3,
-    pilot_bits: Annotated[int, typer.Option(help="Of the quantized Q and K: 8 or 4.")] = 8,
+    pilot_bits: Annotated[int, typer.Option(help="Of the quantized Q and K: 8, 7, 6 or 4.")] = 8,
     center_keys: Annotated[
         bool, typer.Option(help="Subtract the corpus' mean key before quantizing.")
     ] = False,
@@ -132,7 +132,7 @@ def calibrate(
             sigma=sigma, per_axis=one_of("--buckets-per-axis", buckets_per_axis, (1, 3, 5))
         ),
         pilot=Pilot(
-            bits=one_of("--pilot-bits", pilot_bits, (8, 4)),
+            bits=one_of("--pilot-bits", pilot_bits, (8, 7, 6, 4)),
             center_keys=center_keys,
             hadamard_rotation=hadamard,
             score_bits=one_of("--score-bits", score_bits or (8 if pooled else 32), (8, 32)),

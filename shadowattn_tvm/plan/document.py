@@ -115,7 +115,7 @@ class Pilot(_Document):
         Pooling needs 8.
     """
 
-    bits: Literal[4, 8] = 8
+    bits: Literal[4, 6, 7, 8] = 8
     center_keys: bool = False
     hadamard_rotation: bool = False
     score_bits: Literal[8, 32] = 32

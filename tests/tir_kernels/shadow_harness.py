@@ -11,6 +11,7 @@ import pytest
 import tvm
 
 from tir_kernels.build import build_kernels
+from tir_kernels.constants import INT8_QMAX
 from tir_kernels.features import GENERIC, CpuFeatures, cpu_features
 from tir_kernels.pilot.int8_dot import int8_dot_method
 from tir_kernels.pilot.quantize import quantize_keys
@@ -39,19 +40,22 @@ every_variant = pytest.mark.parametrize("variant", VARIANTS)
 
 @cache
 def stage(
-    name: str, spec: AttentionSpec | None, variant: str, target: tvm.target.Target
+    name: str,
+    spec: AttentionSpec | None,
+    variant: str,
+    target: tvm.target.Target,
+    quant_max: int = INT8_QMAX,
 ) -> tvm.runtime.Executable:
     """One stage, compiled once per session; top-k needs no geometry."""
     features = features_of(variant, target)
     if spec is None:
         kernel = {"top_k": top_k(features), "top_k_masked": top_k(features, masked=True)}[name]
     else:
-        factories = {
-            "quantize_keys": quantize_keys,
-            "pilot_scores": pilot_scores,
-            "sparse_attention": sparse_attention,
-        }
-        kernel = factories[name](spec, features)
+        kernel = {
+            "quantize_keys": lambda: quantize_keys(spec, features, quant_max),
+            "pilot_scores": lambda: pilot_scores(spec, features, quant_max),
+            "sparse_attention": lambda: sparse_attention(spec, features),
+        }[name]()
     return build_kernels({name: kernel}, target)
 
 
@@ -81,13 +85,14 @@ def run_quantize_keys(
     row_table: Array,
     row_offset: int,
     scales: tuple[float, float, float],
+    quant_max: int = INT8_QMAX,
 ) -> tuple[tvm.runtime.Tensor, np.float32]:
     """The packed keys, padded to whole register tiles, and the chosen scale."""
-    dot = int8_dot_method(features_of(variant, target))
+    dot = int8_dot_method(features_of(variant, target), quant_max)
     tiles = -(-len(row_table) // dot.register_keys)
     shape = (tiles * dot.register_blocks, spec.head_dim // dot.group, dot.lanes * dot.group)
     packed, chosen = filled(shape, dot.key_dtype, 77), filled((1,), "float32", np.nan)
-    stage("quantize_keys", spec, variant, target)["quantize_keys"](
+    stage("quantize_keys", spec, variant, target, quant_max)["quantize_keys"](
         tensor(rows),
         tensor(row_table.astype(np.int32)),
         tensor(np.array(scales, np.float32)),
@@ -114,13 +119,14 @@ def run_pilot_scores(
     head: int,
     scales: tuple[float, float, float],
     packed: tvm.runtime.Tensor,
+    quant_max: int = INT8_QMAX,
 ) -> tuple[Array, np.float32]:
     """(m, padded n) int32 scores, and the chosen scale."""
-    dot = int8_dot_method(features_of(variant, target))
+    dot = int8_dot_method(features_of(variant, target), quant_max)
     padded_queries = -(-len(q) // dot.register_queries) * dot.register_queries
     scores = filled((padded_queries, packed.shape[0] * dot.lanes), "int32", -77)
     chosen = filled((1,), "float32", np.nan)
-    stage("pilot_scores", spec, variant, target)["pilot_scores"](
+    stage("pilot_scores", spec, variant, target, quant_max)["pilot_scores"](
         tensor(q), tensor(np.array(scales, np.float32)), packed, scores, chosen, head
     )
     return scores.numpy()[: len(q)], chosen.numpy()[0]

@@ -5,7 +5,9 @@ key in a block of `lanes` keys, and the same elements of one query, broadcast as
 
     keys (blocks, head_dim / group, lanes * group)
 
-All methods give the same exact INT32 scores; they differ in speed only.
+All methods give the same exact INT32 scores; they differ in speed only. Which one serves depends on
+the vector unit and on how far quantized values reach: small ones have products whose sums fit 16
+bits for a while.
 """
 
 from __future__ import annotations
@@ -17,12 +19,39 @@ from typing import Literal
 from tvm.script import tirx as T
 
 from ..arm.int8_dot import sdot
+from ..constants import INT8_QMAX
 from ..features import CpuFeatures, Int8Dot
 from ..simd.vector import Expr, int32_dtype
-from ..x86.int8_dot import pair_products, vnni
+from ..x86.int8_dot import byte_pair_products, pair_products, pair_sums, vnni
 
 UINT8_KEY_OFFSET = 128
 """What instructions with unsigned keys need added to them."""
+
+
+_INT16_MAX = 2**15 - 1
+
+_WORTHWHILE_STEPS = 2
+"""With one, widening costs as much as pmaddwd does to begin with."""
+
+
+@dataclass(frozen=True)
+class NarrowSums:
+    """Products added up in 16 bits, two sums a lane of int32, before they are widened.
+
+    Attributes
+    ----------
+    max_steps : steps whose products fit, at the least favourable.
+    products : `products(keys, query)` = one step's, int16 vectors of `2 * lanes`.
+    widened : `widened(sums)` = the two sums of every lane, added, int32.
+    """
+
+    max_steps: int
+    products: Callable[[Expr, Expr], Expr]
+    widened: Callable[[Expr], Expr]
+
+    def steps(self, all_steps: int) -> int:
+        """Steps between two widenings: they divide all that there are."""
+        return max(n for n in range(1, self.max_steps + 1) if all_steps % n == 0)
 
 
 @dataclass(frozen=True)
@@ -38,6 +67,7 @@ class Int8DotMethod:
     register_queries, register_blocks : the register tile of the score kernel.
     accumulate : `accumulate(acc, keys, query)` = acc plus one step's products; int32 vectors of
         `lanes`, keys as a vector of `lanes * group` elements, the query's word in every lane.
+    narrow : a faster way to do several steps, if there is one.
     """
 
     lanes: int
@@ -47,6 +77,7 @@ class Int8DotMethod:
     register_queries: int
     register_blocks: int
     accumulate: Callable[[Expr, Expr, Expr], Expr]
+    narrow: NarrowSums | None = None
 
     @property
     def key_dtype(self) -> Literal["int8", "uint8"]:
@@ -78,6 +109,22 @@ def _pmaddwd(lanes: int) -> Int8DotMethod:
     return Int8DotMethod(lanes, 2, "int16", 0, 6, 2, pair_products(lanes))
 
 
+def _pmaddubsw(lanes: int, quant_max: int) -> Int8DotMethod:
+    products, widened = byte_pair_products(lanes), pair_sums(lanes)
+
+    def accumulate(acc: Expr, keys: Expr, query: Expr) -> Expr:
+        return acc + widened(products(keys, query))
+
+    narrow = NarrowSums(_narrow_steps(quant_max), products, widened)
+    return Int8DotMethod(lanes, 4, "int8", quant_max, 6, 2, accumulate, narrow)
+
+
+def _narrow_steps(quant_max: int) -> int:
+    """Steps of pmaddubsw that fit 16 bits: each adds two products of an element in -quant_max..
+    quant_max with a key in 0..2 * quant_max."""
+    return _INT16_MAX // (2 * quant_max * 2 * quant_max)
+
+
 def _vnni(lanes: int) -> Int8DotMethod:
     return Int8DotMethod(lanes, 4, "int8", UINT8_KEY_OFFSET, 3, 4, vnni)
 
@@ -94,6 +141,8 @@ _METHODS: dict[Int8Dot, Callable[[int], Int8DotMethod]] = {
 }
 
 
-def int8_dot_method(features: CpuFeatures) -> Int8DotMethod:
-    """The method for a vector unit."""
+def int8_dot_method(features: CpuFeatures, quant_max: int = INT8_QMAX) -> Int8DotMethod:
+    """The method for a vector unit and for values in -quant_max..quant_max."""
+    if features.int8_dot == "pmaddwd" and _narrow_steps(quant_max) >= _WORTHWHILE_STEPS:
+        return _pmaddubsw(features.lanes, quant_max)
     return _METHODS[features.int8_dot](features.lanes)

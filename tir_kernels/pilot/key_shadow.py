@@ -34,7 +34,7 @@ class KeyShadow:
     """
 
     def __init__(self, plan: ShadowSpec, features: CpuFeatures, num_keys: Expr) -> None:
-        dot = int8_dot_method(features)
+        dot = int8_dot_method(features, plan.pilot.quant_max)
         spec = plan.attention
         self.plan = plan
         self.spec = spec

@@ -128,7 +128,9 @@ class KeyPacker:
             )
 
 
-def quantize_keys(spec: AttentionSpec, features: CpuFeatures) -> tirx.PrimFunc:
+def quantize_keys(
+    spec: AttentionSpec, features: CpuFeatures, quant_max: int = INT8_QMAX
+) -> tirx.PrimFunc:
     """The standalone stage: one KV head's keys, measured, quantized and packed.
 
     Variables: `rows` (R, D) float32; `row_table` (n,) int32, key i is row
@@ -136,7 +138,7 @@ def quantize_keys(spec: AttentionSpec, features: CpuFeatures) -> tirx.PrimFunc:
     (blocks, D / group, lanes * group) in the dot method's key type, where `blocks` lanes hold n or
     more keys (the rest become zeros), and `chosen` (1,) float32, the scale used.
     """
-    dot = int8_dot_method(features)
+    dot = int8_dot_method(features, quant_max)
     dim, lanes = spec.head_dim, features.lanes
 
     @T.prim_func(s_tir=True)
@@ -159,11 +161,13 @@ def quantize_keys(spec: AttentionSpec, features: CpuFeatures) -> tirx.PrimFunc:
         chosen = T.match_buffer(var_chosen, (1,), "float32")
         view = PilotRow(dim, lanes, centered=False, rotated=False)
         largest = AbsoluteMaximum(view)
-        packer = KeyPacker(dim, dot, view)
+        packer = KeyPacker(dim, dot, view, quant_max)
         largest.clear()
         for key in range(num_keys):
             largest.include(rows, T.Cast("int64", row_table[key] + row_offset), rows, 0)
-        chosen[0] = scales[nearest_bucket(largest.value(), [scales[0], scales[1], scales[2]])]
+        chosen[0] = scales[
+            nearest_bucket(largest.value(), [scales[0], scales[1], scales[2]], quant_max)
+        ]
         for block in range(num_blocks):
             packer.pack_block(
                 rows, row_table, row_offset, num_keys, block, chosen[0], rows, 0, packed, block

@@ -37,7 +37,7 @@ class ScoreRows:
     def __init__(
         self, spec: ShadowSpec, features: CpuFeatures, keys: KeyShadow, plan: PlanTable
     ) -> None:
-        dot = int8_dot_method(features)
+        dot = int8_dot_method(features, spec.pilot.quant_max)
         self.num_q_heads = spec.attention.num_q_heads
         self.group_size = spec.attention.group_size
         self.keys = keys

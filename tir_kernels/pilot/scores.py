@@ -107,20 +107,63 @@ class PilotQueries:
             for q in T.unroll(self.dot.register_queries):
                 for b in T.unroll(self.dot.register_blocks):
                     acc[self.cell(q, b)] = splat(self.bias[q] + sink.start(q), self.dot.lanes)
-            for step in range(self.steps):
-                # a query's word is used up before the next one is loaded: registers are short
+            first = T.bind(first_block + tile * self.dot.register_blocks)
+            if self.dot.narrow is None:
+                self.add_products(acc, packed, first)
+            else:
+                self.add_narrow_sums(acc, packed, first)
+            sink.put(self, acc, tile)
+
+    def keys(self, packed: T.Buffer, block: Expr, step: Expr) -> Expr:
+        """What one step takes from a block of keys."""
+        return packed[block, step, T.ramp(0, 1, self.dot.lanes * self.dot.group)]
+
+    @T.inline
+    def add_products(self, acc: T.Buffer, packed: T.Buffer, first: Expr) -> None:
+        """`acc` += the queries times the blocks of keys from the `first`-th on."""
+        for step in range(self.steps):
+            # a query's word is used up before the next one is loaded: registers are short
+            for q in T.unroll(self.dot.register_queries):
+                for b in T.unroll(self.dot.register_blocks):
+                    acc[self.cell(q, b)] = self.dot.accumulate(
+                        acc[self.cell(q, b)],
+                        self.keys(packed, first + b, step),
+                        self.word(q, step),
+                    )
+
+    @T.inline
+    def add_narrow_sums(self, acc: T.Buffer, packed: T.Buffer, first: Expr) -> None:
+        """The same, with as many steps as fit in 16 bits between two additions to `acc`."""
+        part_steps = T.meta_var(self.dot.narrow.steps(self.steps))
+        sums = T.alloc_buffer((2 * self.dot.register_scores,), "int16")
+        self.clear_narrow(sums)
+        # One loop, not one in another: LLVM would unroll the inner one and run out of registers.
+        for step in range(self.steps):
+            for q in T.unroll(self.dot.register_queries):
+                for b in T.unroll(self.dot.register_blocks):
+                    sums[self.narrow_cell(q, b)] = sums[
+                        self.narrow_cell(q, b)
+                    ] + self.dot.narrow.products(
+                        self.keys(packed, first + b, step), self.word(q, step)
+                    )
+            if step % part_steps == part_steps - 1:
                 for q in T.unroll(self.dot.register_queries):
                     for b in T.unroll(self.dot.register_blocks):
-                        acc[self.cell(q, b)] = self.dot.accumulate(
-                            acc[self.cell(q, b)],
-                            packed[
-                                first_block + tile * self.dot.register_blocks + b,
-                                step,
-                                T.ramp(0, 1, self.dot.lanes * self.dot.group),
-                            ],
-                            self.word(q, step),
+                        acc[self.cell(q, b)] = acc[self.cell(q, b)] + self.dot.narrow.widened(
+                            sums[self.narrow_cell(q, b)]
                         )
-            sink.put(self, acc, tile)
+                self.clear_narrow(sums)
+
+    @T.inline
+    def clear_narrow(self, sums: T.Buffer) -> None:
+        for q in T.unroll(self.dot.register_queries):
+            for b in T.unroll(self.dot.register_blocks):
+                sums[self.narrow_cell(q, b)] = splat(T.int16(0), 2 * self.dot.lanes)
+
+    def narrow_cell(self, query: Expr, block: Expr) -> Expr:
+        """The element indices of one accumulator of 16-bit sums."""
+        lanes = 2 * self.dot.lanes
+        return T.ramp((query * self.dot.register_blocks + block) * lanes, 1, lanes)
 
 
 @T.meta_class
@@ -146,7 +189,9 @@ class RowSink:
                 self.scores[self.first_row + q, self.positions(tile, b)] = sums[pilot.cell(q, b)]
 
 
-def pilot_scores(spec: AttentionSpec, features: CpuFeatures) -> tirx.PrimFunc:
+def pilot_scores(
+    spec: AttentionSpec, features: CpuFeatures, quant_max: int = INT8_QMAX
+) -> tirx.PrimFunc:
     """The standalone stage: one head's queries, measured and quantized, against its packed keys.
 
     Variables: `q` (m, Hq, D) float32, of which `head` is taken; `scales` (3,) float32, ascending;
@@ -154,7 +199,7 @@ def pilot_scores(spec: AttentionSpec, features: CpuFeatures) -> tirx.PrimFunc:
     (padded m, padded n) int32, m rounded up to `register_queries` and all of the packed keys, and
     `chosen` (1,) float32, the scale used. Padding queries repeat the last; padding keys score 0.
     """
-    dot = int8_dot_method(features)
+    dot = int8_dot_method(features, quant_max)
     dim, heads, lanes = spec.head_dim, spec.num_q_heads, features.lanes
 
     @T.prim_func(s_tir=True)
@@ -179,11 +224,13 @@ def pilot_scores(spec: AttentionSpec, features: CpuFeatures) -> tirx.PrimFunc:
         q_rows = T.decl_buffer((num_queries * heads, dim), "float32", data=q.data)
         view = PilotRow(dim, lanes, centered=False, rotated=False)
         largest = AbsoluteMaximum(view)
-        queries = PilotQueries(dim, dot, view)
+        queries = PilotQueries(dim, dot, view, quant_max)
         largest.clear()
         for i in range(num_queries):
             largest.include(q_rows, i * heads + head, q_rows, 0)
-        chosen[0] = scales[nearest_bucket(largest.value(), [scales[0], scales[1], scales[2]])]
+        chosen[0] = scales[
+            nearest_bucket(largest.value(), [scales[0], scales[1], scales[2]], quant_max)
+        ]
         for tile in range(padded_queries // dot.register_queries):
             for i in range(dot.register_queries):
                 query = T.bind(T.min(tile * dot.register_queries + i, num_queries - 1))

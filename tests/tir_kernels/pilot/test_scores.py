@@ -11,7 +11,15 @@ import tvm
 from tvm.script import tirx as T  # noqa: N812 - TVMScript's own spelling
 
 from tir_kernels.build import build_kernels
-from tir_kernels.features import AVX512_VNNI, NEON_DOTPROD, CpuFeatures, cpu_features
+from tir_kernels.constants import INT8_QMAX
+from tir_kernels.features import (
+    AVX2,
+    AVX512,
+    AVX512_VNNI,
+    NEON_DOTPROD,
+    CpuFeatures,
+    cpu_features,
+)
 from tir_kernels.pilot import quantize
 from tir_kernels.pilot import scores as scores_file
 from tir_kernels.pilot.int8_dot import Int8DotMethod, int8_dot_method
@@ -46,14 +54,17 @@ def check(
     centers: tuple[float, float],
     variant: str,
     target: tvm.target.Target,
+    quant_max: int = INT8_QMAX,
 ) -> np.ndarray:
     head = spec.num_q_heads - 1
     q_scales, k_scales = (bucket_scales(center, SIGMA) for center in centers)
     table = np.arange(len(k))
-    packed, k_scale = run_quantize_keys(spec, variant, target, k, table, 0, k_scales)
-    scores, q_scale = run_pilot_scores(spec, variant, target, q, head, q_scales, packed)
-    assert q_scale == twin.choose_scale(q[:, head], centers[0], SIGMA)
-    expected = twin.pilot_scores(twin.quantize(q[:, head], q_scale), twin.quantize(k, k_scale))
+    packed, k_scale = run_quantize_keys(spec, variant, target, k, table, 0, k_scales, quant_max)
+    scores, q_scale = run_pilot_scores(spec, variant, target, q, head, q_scales, packed, quant_max)
+    assert q_scale == twin.choose_scale(q[:, head], centers[0], SIGMA, quant_max=quant_max)
+    expected = twin.pilot_scores(
+        twin.quantize(q[:, head], q_scale, quant_max), twin.quantize(k, k_scale, quant_max)
+    )
     np.testing.assert_array_equal(scores[:, : len(k)], expected)
     assert not scores[:, len(k) :].any(), "padding keys score 0"
     return expected
@@ -84,6 +95,34 @@ def test_the_largest_products_do_not_overflow(
     assert expected[0, 1] == -127 * 127 * spec.head_dim
 
 
+@pytest.mark.parametrize("quant_max", [63, 31, 7], ids=lambda most: f"up to {most}")
+@pytest.mark.parametrize("spec", GEOMETRIES, ids=lambda spec: f"d{spec.head_dim}")
+def test_few_bits_add_up_in_16(
+    spec: AttentionSpec, quant_max: int, host_target: tvm.target.Target
+) -> None:
+    rng = np.random.default_rng(quant_max)
+    q = rng.standard_normal((13, spec.num_q_heads, spec.head_dim), dtype=np.float32)
+    k = rng.standard_normal((71, spec.head_dim), dtype=np.float32)
+    check(spec, q, k, (3 / quant_max, 3 / quant_max), "host", host_target, quant_max)
+    q, k = (1e6 * np.sign(x) for x in (q, k))  # as large as they get
+    q[0], k[0], k[1] = 1e6, 1e6, -1e6
+    expected = check(spec, q, k, (0.02, 0.02), "host", host_target, quant_max)
+    assert expected[0, 0] == -expected[0, 1] == quant_max**2 * spec.head_dim
+
+
+def test_sums_of_16_bits_cannot_overflow() -> None:
+    for features in (AVX2, AVX512):
+        for bits in range(2, 8):
+            quant_max = 2 ** (bits - 1) - 1
+            narrow = int8_dot_method(features, quant_max).narrow
+            assert narrow is not None
+            for steps in (4, 16, 20, 32, 64):
+                part = narrow.steps(steps)
+                assert steps % part == 0
+                assert part * 2 * (2 * quant_max) * quant_max < 2**15
+        assert int8_dot_method(features).narrow is None, "pairs of 8 bits don't fit"
+
+
 def four_way_dot(method: Int8DotMethod) -> Int8DotMethod:
     """The method with its instruction spelled out as documented: each int32 lane gains the products
     of four keys' bytes, signed or not as they are stored, and four signed query bytes."""
@@ -110,7 +149,7 @@ def test_layouts_of_four_way_dots(
     # keys, the bias that makes up for those.
     method = four_way_dot(int8_dot_method(features))
     for module in (scores_file, quantize):
-        monkeypatch.setattr(module, "int8_dot_method", lambda _: method)
+        monkeypatch.setattr(module, "int8_dot_method", lambda *_: method)
     spec = GEOMETRIES[2]
     stages = {
         "quantize_keys": quantize.quantize_keys(spec, features),
@@ -160,6 +199,13 @@ def test_each_target_gets_its_dot_product(name: str) -> None:
     assert features.int8_dot == method
     module = build_kernels({"pilot": pilot_scores(GEOMETRIES[1], features)}, target)
     assert instruction in module.mod.inspect_source("asm")
+
+
+@pytest.mark.parametrize("name", ["znver3", "skylake-avx512"])
+def test_six_bits_take_pairs_of_bytes(name: str) -> None:
+    target = tvm.target.Target({"kind": "llvm", **TARGETS[name][0]})
+    kernel = pilot_scores(GEOMETRIES[1], cpu_features(target), 31)
+    assert "vpmaddubsw" in build_kernels({"pilot": kernel}, target).mod.inspect_source("asm")
 
 
 def test_register_tiles_stay_on_the_stack() -> None:

@@ -29,6 +29,8 @@ SMALL = AttentionSpec(num_q_heads=6, num_kv_heads=2, head_dim=64, sm_scale=0.125
 PILOTS = {
     "plain": PilotSpec(),
     "int4": PilotSpec(bits=4),
+    "int6": PilotSpec(bits=6),
+    "int7": PilotSpec(bits=7),
     "rotated": PilotSpec(hadamard_rotation=True),
     "int8-scores": PilotSpec(requantize=True),
     "group": PilotSpec(requantize=True, share_group=True),
