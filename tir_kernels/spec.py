@@ -78,8 +78,8 @@ class HeadParameters:
         over the calibration corpus (paper, offline stage); the centre of the bucket grid. `k_scale`
         is the same for all heads of a GQA group: they share one K.
     keep_ratio_q16 : the fraction of past positions attended to exactly, in units of 1/65536.
-    requant : `[query bucket][key bucket]`, INT8 scores per unit of INT32 score; None where scores
-        stay INT32.
+    requant : `[query bucket][key bucket]`, units of score per unit of INT32 score; None where
+        scores stay INT32.
     """
 
     q_scale: float
@@ -96,14 +96,14 @@ class PilotSpec:
     ----------
     bits : of quantized queries and keys.
     hadamard_rotation : rotate both before quantizing.
-    requantize : INT32 scores become INT8 before they are ranked or pooled.
+    score_bits : fewer than 32 requantize scores before they are ranked or pooled.
     share_group : the query heads of a KV head share their lists.
     query_block : consecutive queries that share a list, counted from a sequence's first new one.
     """
 
     bits: Literal[4, 6, 7, 8] = 8
     hadamard_rotation: bool = False
-    requantize: bool = False
+    score_bits: Literal[8, 9, 32] = 32
     share_group: bool = False
     query_block: int = 1
 
@@ -114,8 +114,19 @@ class PilotSpec:
             f"got {self.query_block}",
         )
         _require(
-            self.requantize or not self.pooled, "pooling takes INT8 scores: expected requantize"
+            self.requantize or not self.pooled,
+            f"pooling takes requantized scores: expected 8 or 9 score bits, got {self.score_bits}",
         )
+
+    @property
+    def requantize(self) -> bool:
+        """Whether INT32 scores become smaller ones."""
+        return self.score_bits < 32
+
+    @property
+    def score_max(self) -> int:
+        """The largest requantized magnitude."""
+        return (1 << (self.score_bits - 1)) - 1
 
     @property
     def pooled(self) -> bool:

@@ -85,6 +85,7 @@ def _requant_tables(
                     observed[layer, :, head],
                     sigma=settings.buckets.sigma,
                     per_axis=settings.buckets.per_axis,
+                    score_max=PilotSpec(score_bits=settings.pilot.score_bits).score_max,
                     percentile=settings.requant_percentile,
                     margin=settings.requant_margin,
                 )

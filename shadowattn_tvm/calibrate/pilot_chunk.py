@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tir_kernels.pilot.pooling import INVERSE_BITS, ROW_BITS, pooling_step
+from tir_kernels.pilot.pooling import DISTANCES, INVERSE_BITS, ROW_BITS, pooling_step
 from tir_kernels.pilot.quantize import bucket_scales
 from tir_kernels.pilot.requantize import INT16_MAX, MULTIPLY_SHIFT, requantizer
 from tir_kernels.reference.pooling import exp_table
@@ -109,7 +109,8 @@ class PilotChunk:
         by = requantizer(self._factor(head))
         t = ((sums + (1 << by.shift >> 1)) >> by.shift).clamp_(-INT16_MAX - 1, INT16_MAX)
         scaled = (t * by.multiplier + (1 << (MULTIPLY_SHIFT - 1))) >> MULTIPLY_SHIFT
-        return scaled.clamp_(-127, 127)
+        most = self._spec.pilot.score_max
+        return scaled.clamp_(-most, most)
 
     def _step(self, head: int) -> int:
         return pooling_step(
@@ -155,9 +156,10 @@ def quantize(x: Tensor, scales: list[float], quant_max: int) -> Tensor:
 
 
 def row_probabilities(scores: Tensor, step: int) -> Tensor:
-    """INT8 scores `[R, n]` -> int32, rows of about 2^19 in sum: `tir_kernels.pilot.pooling`."""
+    """Small scores `[R, n]` -> int32, rows of about 2^19 in sum: `tir_kernels.pilot.pooling`."""
     table = torch.from_numpy(exp_table(step))
-    weights = table[(scores.amax(1, keepdim=True) - scores).long()]
+    distances = (scores.amax(1, keepdim=True) - scores).clamp_(max=DISTANCES - 1)
+    weights = table[distances.long()]
     totals = weights.sum(1, keepdim=True, dtype=torch.int64)
     bits = torch.frexp(totals.double()).exponent.long()
     numerator = torch.bitwise_left_shift(torch.ones_like(totals), bits + INVERSE_BITS) - 1

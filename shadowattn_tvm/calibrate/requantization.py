@@ -1,9 +1,9 @@
 """Static output scales of the pilot: from the factors a corpus would want to one table a head.
 
 A chunk and head would like the factor 127 / max|acc|, which just fits its largest INT32 score into
-INT8. The static factor of a bucket pair is a low percentile of what was observed with that pair,
-less a margin: almost nothing is clamped, and nothing is lost where it is. (The percentile is the
-"target requant" of the public shadowAttn implementation.)
+INT8, or 255 / max|acc| with 9 score bits. The static factor of a bucket pair is a low percentile of
+what was observed with that pair, less a margin: almost nothing is clamped, and nothing is lost
+where it is. (The percentile is the "target requant" of the public shadowAttn implementation.)
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tir_kernels.constants import INT8_QMAX
 from tir_kernels.pilot.quantize import bucket_scales
 from tir_kernels.spec import HeadParameters, ShadowSpec
 
@@ -28,7 +27,7 @@ STAGE = "scores"
 _ROWS_AT_ONCE = 256
 
 Table = tuple[tuple[float, ...], ...]
-"""`[query bucket][key bucket]`, INT8 scores per unit of INT32 score."""
+"""`[query bucket][key bucket]`, units of score per unit of INT32 score."""
 
 
 def observe_scores(
@@ -83,6 +82,7 @@ def requant_table(
     *,
     sigma: float,
     per_axis: int,
+    score_max: int,
     percentile: float,
     margin: float,
 ) -> Table:
@@ -93,6 +93,7 @@ def requant_table(
     head : its scales.
     observed : `[observations, 3]`: query bucket, key bucket, max|acc|.
     sigma, per_axis : the bucket grid.
+    score_max : the largest requantized score.
     percentile, margin : the factor of a pair is this percentile of the factors observed with it,
         less this part of it.
 
@@ -105,8 +106,8 @@ def requant_table(
     factors: dict[tuple[int, int], float] = {}
     for q_bucket, k_bucket in {(int(row[0]), int(row[1])) for row in observed}:
         with_pair = (observed[:, 0] == q_bucket) & (observed[:, 1] == k_bucket)
-        # Scores that fit INT8 as they are stay as they are, all zeros too.
-        wanted = INT8_QMAX / np.maximum(observed[with_pair, 2], INT8_QMAX)
+        # Scores that fit as they are stay as they are, all zeros too.
+        wanted = score_max / np.maximum(observed[with_pair, 2], score_max)
         factors[q_bucket, k_bucket] = float(np.percentile(wanted, percentile)) * (1.0 - margin)
     output_scale = max(q_scales[q] * k_scales[k] / factor for (q, k), factor in factors.items())
     return tuple(

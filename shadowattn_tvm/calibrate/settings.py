@@ -30,7 +30,7 @@ class CalibrationSettings:
         context if that is shorter; a shorter corpus gives fewer windows.
     prefill_chunk_tokens : tokens prefilled together, whose queries share a scale. None takes the
         model directory's setting, or half a window if that is less.
-    requant_percentile, requant_margin : the static factor of INT8 scores is this percentile of the
+    requant_percentile, requant_margin : the static factor of scores is this percentile of the
         observed ones, less this part of it.
     """
 
@@ -60,8 +60,8 @@ class CalibrationSettings:
             raise ConfigError(
                 f"expected a requantization margin of 0 or more, below 1, got {self.requant_margin}"
             )
-        if self.sharing.pooled and self.pilot.score_bits != 8:
+        if self.sharing.pooled and self.pilot.score_bits == 32:
             raise ConfigError(
-                f"expected 8 score bits, from which shared lists are pooled, got "
-                f"{self.pilot.score_bits}: add --score-bits 8 or share no lists"
+                f"expected 8 or 9 score bits, from which shared lists are pooled, got "
+                f"{self.pilot.score_bits}: add --score-bits 9 or share no lists"
             )

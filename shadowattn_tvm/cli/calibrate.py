@@ -94,10 +94,10 @@ def calibrate(
     hadamard: Annotated[bool, typer.Option(help="Rotate Q and K before quantizing.")] = False,
     score_bits: Annotated[
         int | None,
-        typer.Option(help="8 requantizes scores; 32 doesn't. By default 8 where lists are shared."),
+        typer.Option(help="8 and 9 requantize scores; 32 doesn't. By default 9 for shared lists."),
     ] = None,
     requant_percentile: Annotated[
-        float, typer.Option(help="Of the observed factors, the static one; with 8 score bits.")
+        float, typer.Option(help="Of the observed factors, the static one; with 8 or 9 score bits.")
     ] = 5.0,
     requant_margin: Annotated[
         float, typer.Option(help="Part of that factor left off, against clamping.")
@@ -135,7 +135,7 @@ def calibrate(
             bits=one_of("--pilot-bits", pilot_bits, (8, 7, 6, 4)),
             center_keys=center_keys,
             hadamard_rotation=hadamard,
-            score_bits=one_of("--score-bits", score_bits or (8 if pooled else 32), (8, 32)),
+            score_bits=one_of("--score-bits", score_bits or (9 if pooled else 32), (8, 9, 32)),
         ),
         sharing=Sharing(
             gqa_group=share_group,

@@ -81,7 +81,7 @@ def shadow_spec(plan: Plan, architecture: LlamaConfig) -> ShadowSpec:
         pilot=PilotSpec(
             bits=plan.pilot.bits,
             hadamard_rotation=plan.pilot.hadamard_rotation,
-            requantize=plan.pilot.score_bits == 8,
+            score_bits=plan.pilot.score_bits,
             share_group=plan.sharing.gqa_group,
             query_block=plan.sharing.query_block,
         ),

@@ -129,13 +129,14 @@ def sharing_points(context: SweepContext) -> Comparison:
 def pilot_points(context: SweepContext) -> Comparison:
     """How the estimate is computed, at the plan's ratios and sharing."""
     pooled = context.plan.sharing.pooled
-    score_bits: tuple[Literal[8, 32], ...] = (8,) if pooled else (32, 8)
+    score_bits: tuple[Literal[8, 9, 32], ...] = (8, 9) if pooled else (32, 8)
     pilots = {
         pilot_label(pilot): pilot
         for pilot in (
             context.plan.pilot,
             *(Pilot(score_bits=bits) for bits in score_bits),
             Pilot(center_keys=True, hadamard_rotation=True, score_bits=score_bits[-1]),
+            Pilot(bits=6, center_keys=True, hadamard_rotation=True, score_bits=score_bits[-1]),
             Pilot(bits=4, score_bits=score_bits[-1]),
             Pilot(bits=4, center_keys=True, hadamard_rotation=True, score_bits=score_bits[-1]),
         )

@@ -94,8 +94,8 @@ def with_pilot(context: SweepContext, pilot: Pilot) -> Plan:
 def with_sharing(context: SweepContext, sharing: Sharing) -> Plan:
     """The base plan with other lists, allocated for them by the base plan's method."""
     pilot = context.plan.pilot
-    if sharing.pooled:
-        pilot = pilot.model_copy(update={"score_bits": 8})
+    if sharing.pooled and pilot.score_bits == 32:
+        pilot = pilot.model_copy(update={"score_bits": 9})
     return recalibrated(context, sharing=sharing, pilot=pilot, method=_method_of(context.plan))
 
 

@@ -41,12 +41,12 @@ RequantFactor = Annotated[float, Field(gt=0.0, le=1.0)]
 RequantTable = Annotated[
     tuple[Annotated[tuple[RequantFactor, ...], Field(strict=False)], ...], Field(strict=False)
 ]
-"""`[query bucket][key bucket]`, buckets ascending: INT8 scores per unit of INT32 score."""
+"""`[query bucket][key bucket]`, buckets ascending: units of score per unit of INT32 score."""
 
 
 class HeadPlan(_Document):
     """One query head: mean scales over the corpus (absmax / quantization maximum) of what the pilot
-    quantizes, the past fraction it keeps, and how its scores become INT8.
+    quantizes, the past fraction it keeps, and how its scores are requantized.
 
     `requant` is None where the pilot's scores stay INT32 (`Pilot.score_bits`). Its factor f stands
     for the static output scale s_o of a bucket pair, f = s_q * s_k / s_o.
@@ -111,14 +111,14 @@ class Pilot(_Document):
     center_keys : subtract a static mean from keys first; it moves all scores of a row alike.
     hadamard_rotation : rotate queries and keys first, which spreads outlier dimensions. Rotary
         embedding lies between the weights and the scores, so it is applied before quantizing.
-    score_bits : 32 ranks exact sums; 8 requantizes them with a static scale, as an NPU does.
-        Pooling needs 8.
+    score_bits : 32 ranks exact sums; 8 requantizes them with a static scale, as an NPU does, and 9
+        keeps them twice as fine, in 16-bit lanes. Pooling needs 8 or 9.
     """
 
     bits: Literal[4, 6, 7, 8] = 8
     center_keys: bool = False
     hadamard_rotation: bool = False
-    score_bits: Literal[8, 32] = 32
+    score_bits: Literal[8, 9, 32] = 32
 
 
 class CorpusDocument(_Document):
@@ -177,10 +177,10 @@ class Plan(_Document):
             )
         if len(self.layers) != model.num_layers:
             raise ValueError(f"expected {model.num_layers} layers, got {len(self.layers)}")
-        if self.sharing.pooled and self.pilot.score_bits != 8:
+        if self.sharing.pooled and self.pilot.score_bits == 32:
             raise ValueError(
-                f"sharing: lists are pooled from INT8 scores, expected pilot.score_bits 8, got "
-                f"{self.pilot.score_bits}"
+                f"sharing: lists are pooled from requantized scores, expected pilot.score_bits 8 "
+                f"or 9, got {self.pilot.score_bits}"
             )
         for index, layer in enumerate(self.layers):
             self._check_layer(f"layers[{index}]", layer)
@@ -217,8 +217,8 @@ class Plan(_Document):
             self._check_requant(f"{where}.heads[{head}].requant", plan.requant)
 
     def _check_requant(self, where: str, requant: RequantTable | None) -> None:
-        if (self.pilot.score_bits == 8) != (requant is not None):
-            raise ValueError(f"{where}: expected a table just if pilot.score_bits is 8")
+        if (self.pilot.score_bits < 32) != (requant is not None):
+            raise ValueError(f"{where}: expected a table just if pilot.score_bits is 8 or 9")
         side = self.buckets.per_axis
         if requant is not None and [len(row) for row in requant] != [side] * side:
             raise ValueError(f"{where}: expected {side} x {side} factors, one a bucket pair")

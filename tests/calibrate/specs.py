@@ -12,10 +12,10 @@ NUM_LAYERS = 2
 PILOTS = {
     "per query": PilotSpec(),
     "4 bits, rotated": PilotSpec(bits=4, hadamard_rotation=True),
-    "per query, INT8 scores": PilotSpec(requantize=True),
-    "blocks of 8": PilotSpec(requantize=True, query_block=8),
-    "groups": PilotSpec(requantize=True, share_group=True),
-    "groups in blocks of 16": PilotSpec(requantize=True, share_group=True, query_block=16),
+    "per query, INT8 scores": PilotSpec(score_bits=8),
+    "blocks of 8": PilotSpec(score_bits=8, query_block=8),
+    "groups": PilotSpec(score_bits=8, share_group=True),
+    "groups in blocks of 16": PilotSpec(score_bits=8, share_group=True, query_block=16),
 }
 
 

@@ -21,7 +21,13 @@ HEAD = HeadParameters(q_scale=0.1, k_scale=0.2, keep_ratio_q16=0)
 
 def table(observed: list[list[int]], percentile: float = 0.0, margin: float = 0.0) -> Table:
     return requant_table(
-        HEAD, np.array(observed), sigma=0.5, per_axis=3, percentile=percentile, margin=margin
+        HEAD,
+        np.array(observed),
+        sigma=0.5,
+        per_axis=3,
+        score_max=127,
+        percentile=percentile,
+        margin=margin,
     )
 
 

@@ -114,7 +114,7 @@ def test_calibrating_leaves_a_plan_and_nothing_else(
     plan = load_plan(output)
     assert [document.name for document in plan.provenance.corpus] == ["one.txt", "two.txt"]
     assert plan.sharing == Sharing(gqa_group=True, query_block=8)
-    assert (plan.pilot.center_keys, plan.pilot.score_bits, plan.k_min) == (True, 8, 6)
+    assert (plan.pilot.center_keys, plan.pilot.score_bits, plan.k_min) == (True, 9, 6)
 
 
 def test_measurements_are_kept_when_asked_for(

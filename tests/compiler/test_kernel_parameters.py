@@ -53,7 +53,7 @@ def test_every_field_arrives(tiny_plan: Plan, tiny_directory: ModelDirectory) ->
     plan = with_everything(tiny_plan)
     spec = shadow_spec(plan, tiny_directory.architecture)
     assert spec.pilot == PilotSpec(
-        bits=4, hadamard_rotation=True, requantize=True, share_group=True, query_block=16
+        bits=4, hadamard_rotation=True, score_bits=8, share_group=True, query_block=16
     )
     assert spec.key_means == tuple(layer.key_means for layer in plan.layers)
     assert spec.heads[1][2].requant == plan.layers[1].heads[2].requant

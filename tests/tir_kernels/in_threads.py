@@ -27,7 +27,7 @@ KV_LENGTHS = [700, 3, 0, 50]
 
 PILOTS = {
     "a list per query": PilotSpec(),
-    "shared lists": PilotSpec(requantize=True, share_group=True, query_block=16),
+    "shared lists": PilotSpec(score_bits=8, share_group=True, query_block=16),
 }
 
 

@@ -146,7 +146,7 @@ def test_a_missing_step_shows(host_target: tvm.target.Target) -> None:
         assert run_small(broken, host_target, 0).any()
 
 
-POOLED = PilotSpec(requantize=True, share_group=True, query_block=16)
+POOLED = PilotSpec(score_bits=8, share_group=True, query_block=16)
 
 
 @pytest.mark.parametrize(

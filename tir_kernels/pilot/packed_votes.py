@@ -11,15 +11,13 @@ from collections.abc import Callable
 
 from tvm.script import tirx as T
 
-from ..constants import INT8_QMAX
 from ..features import CpuFeatures
-from ..simd.vector import Expr, splat, sum_lanes_i32
+from ..simd.vector import Expr, splat
 from ..x86.int16 import (
     in_every_block,
     interleave_high,
     interleave_low,
     look_up,
-    multiply_high,
     multiply_pairs,
     multiply_round,
     pack_int32,
@@ -27,10 +25,10 @@ from ..x86.int16 import (
 )
 from .key_shadow import KeyShadow
 from .plan_table import PlanTable
-from .pooling import DISTANCES, TABLE_BITS, TABLE_ENTRIES
+from .pooling import TABLE_BITS, TABLE_ENTRIES
 from .scores import PilotQueries
 from .vote_rows import VoteRows
-from .vote_weights import row_inverse
+from .vote_weights import row_inverse, unsigned_sum
 
 _BYTES = 16  # to a block of 128 bits
 _WORDS = 8
@@ -92,12 +90,12 @@ class PackedVotes(VoteRows):
                 )
 
     def requantized(self, x: Expr, y: Expr) -> Expr:
-        """Two blocks of scores, half a unit added already, as INT8 scores in 16 bits."""
+        """Two blocks of scores, half a unit added already, requantized, in 16 bits."""
         shift = splat(self.shift[0], self.lanes)
         packed = pack_int32(T.shift_right(x, shift), T.shift_right(y, shift), self.lanes)
         multiplier = splat(T.Cast("int16", self.multiplier[0]), 2 * self.lanes)
         scaled = multiply_round(packed, multiplier, self.lanes)
-        most, least = T.int16(INT8_QMAX), T.int16(-INT8_QMAX)
+        most, least = T.int16(self.score_max), T.int16(-self.score_max)
         return T.max(T.min(scaled, splat(most, 2 * self.lanes)), splat(least, 2 * self.lanes))
 
     @T.inline
@@ -136,8 +134,8 @@ class PackedVotes(VoteRows):
             self.weigh(row, pair * 2, largest, total)
         padding = T.bind(self.padded_keys - self.keys.num_keys)
         weight_sum = T.bind(
-            sum_lanes_i32(total[self.ints(0)], self.lanes)
-            - padding * self.factors.weight(T.int32(DISTANCES - 1))
+            unsigned_sum(total[self.ints(0)], self.lanes)
+            - T.Cast("int64", padding) * self.factors.last_weight()
         )
         inverse, shift = row_inverse(weight_sum)
         for v in range(self.num_words):
@@ -171,14 +169,14 @@ class PackedVotes(VoteRows):
         low_bytes = T.bind(self.factor_byte(2, low))
         low_tops = T.bind(self.factor_byte(3, low))
         even = T.bind(
-            multiply_high(
+            multiply_round(
                 self.joined(interleave_low, high_bytes, high_tops),
                 self.joined(interleave_low, low_bytes, low_tops),
                 self.lanes,
             )
         )
         odd = T.bind(
-            multiply_high(
+            multiply_round(
                 self.joined(interleave_high, high_bytes, high_tops),
                 self.joined(interleave_high, low_bytes, low_tops),
                 self.lanes,

@@ -1,11 +1,12 @@
-"""INT32 scores to INT8 in 16-bit lanes: a rounding shift, then a rounding multiply-high.
+"""INT32 scores to 8 or 9 bits in 16-bit lanes: a rounding shift, then a rounding multiply-high.
 
 Contract, the same bits on every target, for an INT32 score `acc`::
 
     t  = clamp16((acc + half(shift)) >> shift)
-    s8 = clamp8((t * multiplier + 2^14) >> 15)
+    s  = clamp((t * multiplier + 2^14) >> 15)
 
-with arithmetic shifts, half(n) = 2^(n-1), or 0 for n = 0, clamp16 to int16 and clamp8 to -127..127.
+with arithmetic shifts, half(n) = 2^(n-1), or 0 for n = 0, clamp16 to int16 and clamp to -127..127,
+or to -255..255 with 9 bits.
 The second step is one instruction where there are vectors of int16: x86's vpmulhrsw, ARM's
 sqrdmulh, HVX's vmpy with rounding and saturation. Clamping `t` changes nothing: it is clamped again
 wherever it was.
@@ -20,7 +21,6 @@ from dataclasses import dataclass
 
 from tvm.script import tirx as T
 
-from ..constants import INT8_QMAX
 from ..simd.vector import Expr, splat
 from ..spec import SpecError
 
@@ -30,8 +30,8 @@ MULTIPLY_SHIFT = 15
 INT16_MAX = 2**15 - 1
 
 _MANTISSA_BITS = 11
-"""Of the multiplier. Half of int16's, so that `t` keeps as many: an INT8 score of 127 comes from a
-`t` of 2^11 to 2^12, and neither factor rounds away more than a 16th of a unit."""
+"""Of the multiplier. Half of int16's, so that `t` keeps as many: a score of 127 comes from a `t`
+of 2^11 to 2^12, and neither factor rounds away more than a 16th of a unit, an 8th at 255."""
 
 _MAX_SHIFT = 30
 """Where half of the divisor still fits beside a score."""
@@ -46,7 +46,7 @@ class Requantizer:
 
 
 def requantizer(factor: float) -> Requantizer:
-    """The fixed-point form of `factor`, INT8 scores per unit of INT32 score, at most 1.
+    """The fixed-point form of `factor`, units of score per unit of INT32 score, at most 1.
 
     Raises `SpecError` for a factor too small or too large to be one.
     """
@@ -65,12 +65,14 @@ def half_unit(shift: Expr) -> Expr:
     return T.shift_right(T.shift_left(T.int32(1), shift), T.int32(1))
 
 
-def requantize_lanes(halved: Expr, multiplier: Expr, shift: Expr, lanes: int) -> Expr:
-    """int32 lanes of INT32 scores that half(shift) was added to, as int32 lanes in -127..127;
-    `multiplier` and `shift` int32 scalars."""
+def requantize_lanes(
+    halved: Expr, multiplier: Expr, shift: Expr, score_max: int, lanes: int
+) -> Expr:
+    """int32 lanes of INT32 scores that half(shift) was added to, as int32 lanes in -score_max..
+    score_max; `multiplier` and `shift` int32 scalars."""
     most = splat(T.int32(INT16_MAX), lanes)
     least = splat(T.int32(-INT16_MAX - 1), lanes)
     t = T.max(T.min(T.shift_right(halved, splat(shift, lanes)), most), least)
     rounded = t * splat(multiplier, lanes) + splat(T.int32(1 << (MULTIPLY_SHIFT - 1)), lanes)
     scaled = T.shift_right(rounded, splat(T.int32(MULTIPLY_SHIFT), lanes))
-    return T.max(T.min(scaled, splat(T.int32(INT8_QMAX), lanes)), splat(T.int32(-INT8_QMAX), lanes))
+    return T.max(T.min(scaled, splat(T.int32(score_max), lanes)), splat(T.int32(-score_max), lanes))

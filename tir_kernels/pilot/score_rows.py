@@ -92,6 +92,7 @@ class IntegerRows:
         self, spec: ShadowSpec, features: CpuFeatures, keys: KeyShadow, plan: PlanTable
     ) -> None:
         self.requantize = spec.pilot.requantize
+        self.score_max = spec.pilot.score_max
         self.keys = keys
         self.plan = plan
         self.lanes = features.lanes
@@ -113,6 +114,7 @@ class IntegerRows:
                         + splat(half, self.lanes),
                         multiplier,
                         shift,
+                        self.score_max,
                         self.lanes,
                     )
         for i in range(num_queries):

@@ -17,7 +17,7 @@ from ..constants import INT8_QMAX
 from ..features import CpuFeatures
 from ..simd.vector import Expr, splat, sum_lanes_i32
 from ..spec import AttentionSpec
-from .int8_dot import Int8DotMethod, int8_dot_method
+from .int8_dot import Int8DotMethod, NarrowSums, int8_dot_method
 from .pilot_rows import AbsoluteMaximum, PilotRow
 from .quantize import BUCKETS_PER_AXIS, nearest_bucket, quantize_lanes
 
@@ -111,7 +111,7 @@ class PilotQueries:
             if self.dot.narrow is None:
                 self.add_products(acc, packed, first)
             else:
-                self.add_narrow_sums(acc, packed, first)
+                self.add_narrow_sums(self.dot.narrow, acc, packed, first)
             sink.put(self, acc, tile)
 
     def keys(self, packed: T.Buffer, block: Expr, step: Expr) -> Expr:
@@ -132,24 +132,24 @@ class PilotQueries:
                     )
 
     @T.inline
-    def add_narrow_sums(self, acc: T.Buffer, packed: T.Buffer, first: Expr) -> None:
+    def add_narrow_sums(
+        self, narrow: NarrowSums, acc: T.Buffer, packed: T.Buffer, first: Expr
+    ) -> None:
         """The same, with as many steps as fit in 16 bits between two additions to `acc`."""
-        part_steps = T.meta_var(self.dot.narrow.steps(self.steps))
+        part_steps = T.meta_var(narrow.steps(self.steps))
         sums = T.alloc_buffer((2 * self.dot.register_scores,), "int16")
         self.clear_narrow(sums)
         # One loop, not one in another: LLVM would unroll the inner one and run out of registers.
         for step in range(self.steps):
             for q in T.unroll(self.dot.register_queries):
                 for b in T.unroll(self.dot.register_blocks):
-                    sums[self.narrow_cell(q, b)] = sums[
-                        self.narrow_cell(q, b)
-                    ] + self.dot.narrow.products(
+                    sums[self.narrow_cell(q, b)] = sums[self.narrow_cell(q, b)] + narrow.products(
                         self.keys(packed, first + b, step), self.word(q, step)
                     )
             if step % part_steps == part_steps - 1:
                 for q in T.unroll(self.dot.register_queries):
                     for b in T.unroll(self.dot.register_blocks):
-                        acc[self.cell(q, b)] = acc[self.cell(q, b)] + self.dot.narrow.widened(
+                        acc[self.cell(q, b)] = acc[self.cell(q, b)] + narrow.widened(
                             sums[self.narrow_cell(q, b)]
                         )
                 self.clear_narrow(sums)

@@ -24,7 +24,7 @@ class VoteRows:
 
     Attributes
     ----------
-    scores : (register_queries, padded keys) int16, INT8 scores of a register tile.
+    scores : (register_queries, padded keys) int16, requantized scores of a register tile.
     multiplier, shift : (1,) int32, the requantization of the rows that follow.
     """
 
@@ -37,6 +37,7 @@ class VoteRows:
         slot: Expr,
     ) -> None:
         self.lanes = features.lanes
+        self.score_max = keys.plan.pilot.score_max
         self.keys = keys
         self.plan = plan
         self.dot = keys.dot

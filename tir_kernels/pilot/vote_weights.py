@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from tvm.script import tirx as T
 
-from ..simd.vector import Expr
+from ..simd.vector import Expr, sum_lanes_i32
 from .pooling import (
+    DISTANCES,
     FRACTION_BITS,
     FRACTIONS,
     INVERSE_BITS,
@@ -53,12 +54,22 @@ class WeightTables:
     def weight(self, distance: Expr) -> Expr:
         """e of a distance, an int32 scalar."""
         high = self.high[T.shift_right(distance, TABLE_BITS)]
-        return T.shift_right(high * self.low[distance & (TABLE_ENTRIES - 1)], MULTIPLY_SHIFT)
+        product = high * self.low[distance & (TABLE_ENTRIES - 1)]
+        return T.shift_right(product + T.int32(1 << (MULTIPLY_SHIFT - 1)), MULTIPLY_SHIFT)
+
+    def last_weight(self) -> Expr:
+        """e of the last distance, which padding has; an int64 scalar."""
+        return T.Cast("int64", self.weight(T.int32(DISTANCES - 1)))
+
+
+def unsigned_sum(weights: Expr, lanes: int) -> Expr:
+    """The sum of int32 lanes as an int64 scalar, below 2^32."""
+    return T.Cast("int64", T.reinterpret("uint32", sum_lanes_i32(weights, lanes)))
 
 
 def row_inverse(weight_sum: Expr) -> tuple[Expr, Expr]:
-    """R and the shift that follows it, of Z > 0; int32 scalars, bound."""
-    bits = T.bind(32 - T.clz(weight_sum))
+    """R and the shift that follows it, of Z > 0, an int64 scalar; int32 scalars, bound."""
+    bits = T.bind(64 - T.clz(weight_sum))
     numerator = T.shift_left(T.int64(1), T.Cast("int64", bits + INVERSE_BITS)) - T.int64(1)
-    inverse = T.bind(T.Cast("int32", T.truncdiv(numerator, T.Cast("int64", weight_sum))))
+    inverse = T.bind(T.Cast("int32", T.truncdiv(numerator, weight_sum)))
     return inverse, T.bind(bits + INVERSE_BITS - ROW_BITS)

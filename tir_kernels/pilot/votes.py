@@ -1,4 +1,4 @@
-"""The votes of one list's rows: INT8 scores in, one importance per key out, inside a task.
+"""The votes of one list's rows: scores in, one importance per key out, inside a task.
 
 What is computed is in `pooling`, to the bit; here are the ways to compute it, by vector unit.
 """
@@ -11,7 +11,7 @@ from typing import Any
 from tvm.script import tirx as T
 
 from ..features import CpuFeatures, Int8Dot
-from ..simd.vector import Expr, int32_dtype, max_lanes_i32, splat, sum_lanes_i32
+from ..simd.vector import Expr, int32_dtype, max_lanes_i32, splat
 from .key_shadow import KeyShadow
 from .packed_votes import PackedVotes
 from .plan_table import PlanTable
@@ -19,10 +19,10 @@ from .pooling import DISTANCES
 from .requantize import requantize_lanes
 from .scores import PilotQueries
 from .vote_rows import VoteRows
-from .vote_weights import row_inverse
+from .vote_weights import row_inverse, unsigned_sum
 
 _PADDING = -(1 << 14)
-"""Score of the padding of a row: further from any maximum than the table reaches."""
+"""Score of the padding of a row: it weighs what the table's last distance does."""
 
 
 class TableVotes(VoteRows):
@@ -52,9 +52,8 @@ class TableVotes(VoteRows):
         self.multiplier[0] = self.plan.multipliers[head, column]
         self.shift[0] = self.plan.shifts[head, column]
         self.factors.set_step(self.plan.steps[head, column])
-        for distance in range(DISTANCES - 1):
+        for distance in range(DISTANCES):
             self.table[distance] = self.factors.weight(distance)
-        self.table[DISTANCES - 1] = 0  # what isn't there
 
     @T.inline
     def put(self, pilot: PilotQueries, sums: T.Buffer, tile: Expr) -> None:
@@ -66,7 +65,11 @@ class TableVotes(VoteRows):
                 ] = T.Cast(
                     f"int16x{self.dot.lanes}",
                     requantize_lanes(
-                        sums[pilot.cell(q, b)], self.multiplier[0], self.shift[0], self.dot.lanes
+                        sums[pilot.cell(q, b)],
+                        self.multiplier[0],
+                        self.shift[0],
+                        self.score_max,
+                        self.dot.lanes,
                     ),
                 )
 
@@ -91,7 +94,10 @@ class TableVotes(VoteRows):
             )
             self.weights[self.ints(v)] = self.table[distance]
             total[self.ints(0)] = total[self.ints(0)] + self.weights[self.ints(v)]
-        weight_sum = T.bind(sum_lanes_i32(total[self.ints(0)], self.lanes))
+        weight_sum = T.bind(
+            unsigned_sum(total[self.ints(0)], self.lanes)
+            - T.Cast("int64", self.padded_keys - self.keys.num_keys) * self.factors.last_weight()
+        )
         inverse, shift = row_inverse(weight_sum)
         for v in range(self.num_vectors):
             probabilities = T.bind(

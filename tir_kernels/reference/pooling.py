@@ -23,7 +23,7 @@ Int64s = npt.NDArray[np.int64]
 
 
 def power_table(step: int) -> Int64s:
-    """(16,): 2^15 * 2^(-i * step / 2^16)."""
+    """(16,): (2^15 - 1) * 2^(-i * step / 2^16)."""
     octaves = np.arange(TABLE_ENTRIES, dtype=np.int64) * step
     fraction = (octaves >> (STEP_BITS - FRACTION_BITS)) & ((1 << FRACTION_BITS) - 1)
     shift = np.minimum(octaves >> STEP_BITS, MAX_OCTAVES)
@@ -31,15 +31,16 @@ def power_table(step: int) -> Int64s:
 
 
 def exp_table(step: int) -> Int32s:
-    """(256,) int32: 2^14 * 2^(-distance * step / 2^16), by distance from the row's maximum."""
+    """(256,) int32: 2^15 * 2^(-distance * step / 2^16), by distance from the row's maximum."""
     high, low = power_table(step << TABLE_BITS), power_table(step)
-    products = np.outer(high, low).reshape(DISTANCES)
+    products = np.outer(high, low).reshape(DISTANCES) + (1 << (MULTIPLY_SHIFT - 1))
     return np.asarray(products >> MULTIPLY_SHIFT, np.int32)
 
 
 def row_probabilities(scores: Int32s, step: int) -> Int32s:
-    """(m, n) INT8 scores -> (m, n) int32, each row about 2^19 in sum; n > 0."""
-    weights = exp_table(step)[scores.max(axis=1, keepdims=True) - scores].astype(np.int64)
+    """(m, n) requantized scores -> (m, n) int32, each row about 2^19 in sum; n > 0."""
+    distances = np.minimum(scores.max(axis=1, keepdims=True) - scores, DISTANCES - 1)
+    weights = exp_table(step)[distances].astype(np.int64)
     probabilities = np.empty(scores.shape, np.int32)
     for row, weight in enumerate(weights):
         total = int(weight.sum())
@@ -52,7 +53,7 @@ def row_probabilities(scores: Int32s, step: int) -> Int32s:
 def importance(scores: list[Int32s], steps: list[int]) -> Int32s:
     """(n,) int32: the probabilities of every row of every head, added up.
 
-    `scores` holds one (m, n) array of INT8 scores a head, `steps` each head's step.
+    `scores` holds one (m, n) array of requantized scores a head, `steps` each head's step.
     """
     votes = np.zeros(scores[0].shape[1], np.int32)
     for head_scores, step in zip(scores, steps, strict=True):

@@ -66,7 +66,7 @@ def _scores(
     if plan.requant is None:
         return scores, 0
     factor = plan.requant[q_bucket][k_bucket]
-    scores = requantize(scores, requantizer(factor))
+    scores = requantize(scores, requantizer(factor), pilot.score_max)
     return scores, pooling_step(spec.pilot_sm_scale, q_scale, k_scale, factor)
 
 

@@ -3,9 +3,9 @@
 `vpmaddubsw`, the usual AVX2 choice, sums pairs of u8 x s8 products in int16 with saturation, so it
 is not exact for shifted keys of 8 bits (255 * 127 * 2 overflows). The exact form of it, |q| times
 the keys with q's sign, needs a `vpsignb` and a `vpmaddwd` by ones besides; widening the keys to
-int16 and multiplying once costs as many instructions and is simpler. With quantized values of 7 bits
-or less pairs are exact, and with 6 bits eight of them add up in int16 before they must be widened:
-nearly half the instructions.
+int16 and multiplying once costs as many instructions and is simpler. With quantized values of 7
+bits or less pairs are exact, and with 6 bits eight of them add up in int16 before they must be
+widened: nearly half the instructions.
 """
 
 from __future__ import annotations

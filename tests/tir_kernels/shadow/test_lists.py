@@ -32,12 +32,13 @@ PILOTS = {
     "int6": PilotSpec(bits=6),
     "int7": PilotSpec(bits=7),
     "rotated": PilotSpec(hadamard_rotation=True),
-    "int8-scores": PilotSpec(requantize=True),
-    "group": PilotSpec(requantize=True, share_group=True),
-    "block-8": PilotSpec(requantize=True, query_block=8),
-    "group-block-16": PilotSpec(requantize=True, share_group=True, query_block=16),
+    "int8-scores": PilotSpec(score_bits=8),
+    "group": PilotSpec(score_bits=8, share_group=True),
+    "block-8": PilotSpec(score_bits=8, query_block=8),
+    "block-8-9-bit-scores": PilotSpec(score_bits=9, query_block=8),
+    "group-block-16": PilotSpec(score_bits=9, share_group=True, query_block=16),
     "everything": PilotSpec(
-        bits=4, hadamard_rotation=True, requantize=True, share_group=True, query_block=128
+        bits=4, hadamard_rotation=True, score_bits=8, share_group=True, query_block=128
     ),
 }
 
@@ -55,7 +56,9 @@ def plan_of(
             kv_head = head // geometry.group_size
             unit = kv_head if pilot.share_group else head
             scores = pilot.quant_max**2 * geometry.head_dim**0.5 / 4
-            requant = np.minimum(127 / scores * rng.uniform(0.3, 2, (per_axis, per_axis)), 1.0)
+            requant = np.minimum(
+                pilot.score_max / scores * rng.uniform(0.3, 2, (per_axis, per_axis)), 1.0
+            )
             heads.append(
                 HeadParameters(
                     q_scale=spread * (0.6 + 0.1 * head),

@@ -42,10 +42,10 @@ MIXED_RATIOS = [0, RATIO_ONE // 8, RATIO_ONE // 2, RATIO_ONE - 1, RATIO_ONE]
 PLAIN = PilotSpec()
 
 SHARING = {
-    "group": PilotSpec(requantize=True, share_group=True),
-    "block-8": PilotSpec(requantize=True, query_block=8),
-    "group-block-32": PilotSpec(requantize=True, share_group=True, query_block=32),
-    "group-block-128": PilotSpec(requantize=True, share_group=True, query_block=128),
+    "group": PilotSpec(score_bits=8, share_group=True),
+    "block-8": PilotSpec(score_bits=8, query_block=8),
+    "group-block-32": PilotSpec(score_bits=8, share_group=True, query_block=32),
+    "group-block-128": PilotSpec(score_bits=8, share_group=True, query_block=128),
 }
 
 LENGTHS = [
