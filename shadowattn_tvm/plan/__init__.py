@@ -13,6 +13,7 @@ from .document import (
     Sharing,
 )
 from .ratios import RatioProfile, load_ratios, save_ratios
+from .stage_costs import StageCosts
 from .store import load_plan, plan_hash, save_plan
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Provenance",
     "RatioProfile",
     "Sharing",
+    "StageCosts",
     "load_plan",
     "load_ratios",
     "plan_hash",

@@ -1,7 +1,7 @@
 """What a plan says: per-head scales and keep ratios, and everything else the kernels bake in.
 
 Strict and versioned: every field is honoured by the kernels bit for bit, and a combination they
-can't run is refused here. A field whose type is `None` is a place kept for a later schema.
+can't run is refused here.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from datetime import datetime
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from .stage_costs import StageCosts
 
 SCHEMA_VERSION = 2
 
@@ -145,15 +147,23 @@ class Provenance(_Document):
     tool_version: str
 
 
+HeadOrder = Annotated[
+    tuple[Annotated[tuple[int, ...], Field(strict=False)], ...], Field(strict=False)
+]
+"""`[layer][position]`: the units of a plan, by number."""
+
+
 class Plan(_Document):
-    """A calibrated plan.
+    """A calibrated plan. Its units are those who may have lists of their own: query heads, or the
+    groups of query heads that share theirs.
 
     Attributes
     ----------
     layers : one entry a layer, in order.
     k_min : the fewest past positions a sparse head keeps; shorter pasts run dense.
-    head_order : per layer, the order in which the pipeline launches heads; None until planned.
-    stage_costs : measured costs the order was planned with; None until measured.
+    head_order : per layer, the order in which units take their turn in the pipeline; None = those
+        who keep most come first. It changes no result.
+    stage_costs : what was measured to plan the order; None until measured.
     """
 
     schema_version: Literal[2] = 2
@@ -163,8 +173,8 @@ class Plan(_Document):
     sharing: Sharing = Sharing()
     pilot: Pilot = Pilot()
     layers: Annotated[tuple[LayerPlan, ...], Field(strict=False)]
-    head_order: None = None
-    stage_costs: None = None
+    head_order: HeadOrder | None = None
+    stage_costs: StageCosts | None = None
     provenance: Provenance
 
     @model_validator(mode="after")
@@ -184,7 +194,25 @@ class Plan(_Document):
             )
         for index, layer in enumerate(self.layers):
             self._check_layer(f"layers[{index}]", layer)
+        if self.head_order is not None:
+            self._check_order(self.head_order)
         return self
+
+    def _check_order(self, order: HeadOrder) -> None:
+        if not self.sharing.pooled:
+            raise ValueError(
+                "head_order: only shared lists take turns, expected null unless sharing is on"
+            )
+        if len(order) != self.model.num_layers:
+            raise ValueError(
+                f"head_order: expected {self.model.num_layers} layers, got {len(order)}"
+            )
+        for layer, units in enumerate(order):
+            if sorted(units) != list(range(self.num_units)):
+                raise ValueError(
+                    f"head_order[{layer}]: expected each of 0..{self.num_units - 1} once, got "
+                    f"{list(units)}"
+                )
 
     def _check_layer(self, where: str, layer: LayerPlan) -> None:
         model = self.model
@@ -222,6 +250,17 @@ class Plan(_Document):
         side = self.buckets.per_axis
         if requant is not None and [len(row) for row in requant] != [side] * side:
             raise ValueError(f"{where}: expected {side} x {side} factors, one a bucket pair")
+
+    @property
+    def unit_heads(self) -> int:
+        """Query heads of a unit."""
+        group = self.model.num_q_heads // self.model.num_kv_heads
+        return group if self.sharing.gqa_group else 1
+
+    @property
+    def num_units(self) -> int:
+        """Who may have lists of their own in a layer."""
+        return self.model.num_q_heads // self.unit_heads
 
     @property
     def dense_layers(self) -> tuple[int, ...]:

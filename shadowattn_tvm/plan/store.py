@@ -39,8 +39,8 @@ def save_plan(plan: Plan, path: Path) -> None:
 
 
 def plan_hash(plan: Plan) -> str:
-    """SHA-256 (hex) of everything that changes the compiled code: provenance is left out, so
-    calibrating again to the same numbers gives the same library."""
-    content = plan.model_dump(mode="json", exclude={"provenance"})
+    """SHA-256 (hex) of everything that changes the compiled code: provenance and measured costs are
+    left out, so calibrating again to the same numbers gives the same library."""
+    content = plan.model_dump(mode="json", exclude={"provenance"}) | {"stage_costs": None}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from shadowattn_tvm.config import configs_dir
 from shadowattn_tvm.errors import PlanError
-from shadowattn_tvm.plan import Plan, load_plan, plan_hash, save_plan
+from shadowattn_tvm.plan import Plan, Sharing, load_plan, plan_hash, save_plan
 from shadowattn_tvm.weights import ModelDirectory
-from tests.plan.tiny_plan import make_plan
+from tests.plan.tiny_plan import cost_model, make_plan, shared_lists, stage_costs
 
 
 def test_a_saved_plan_loads_equal(tiny_plan: Plan, tmp_path: Path) -> None:
@@ -31,6 +32,45 @@ def test_hash_follows_content_and_ignores_provenance(tiny_directory: ModelDirect
     base = plan_hash(make_plan(tiny_directory))
     assert base == plan_hash(make_plan(tiny_directory, corpus="another"))
     assert base != plan_hash(make_plan(tiny_directory, keep_ratio=0.3))
+
+
+def test_an_order_of_heads_is_part_of_the_code_and_its_reasons_are_not(
+    tiny_plan: Plan, tmp_path: Path
+) -> None:
+    plain = shared_lists(tiny_plan, Sharing(gqa_group=True, query_block=8))
+    assert (plain.unit_heads, plain.num_units) == (3, 2)
+    ordered = plain.model_copy(update={"head_order": ((1, 0), (0, 1), (1, 0))})
+    measured = ordered.model_copy(update={"stage_costs": stage_costs(cost_model())})
+    save_plan(measured, tmp_path / "plan.json")
+    assert load_plan(tmp_path / "plan.json") == measured
+    assert plan_hash(plain) != plan_hash(ordered) == plan_hash(measured)
+
+
+def test_plans_keep_their_hashes() -> None:
+    """Results in docs name the shipped plans by it."""
+    plan = load_plan(configs_dir() / "plans" / "smollm2-135m-r20.json")
+    assert plan_hash(plan).startswith("f9406113cc36")
+
+
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [
+        ([[1, 0]], "head_order: expected 3 layers, got 1"),
+        ([[1, 0], [0, 1], [0, 0]], r"head_order\[2\]: expected each of 0..1 once, got \[0, 0\]"),
+        ([[1, 0], [0], [0, 1]], r"head_order\[1\]: expected each of 0..1 once, got \[0\]"),
+        ([[1, 0], [0, 1], [0, "1"]], r"head_order.2.1"),
+        ("10", "head_order"),
+    ],
+)
+def test_what_is_no_order_of_units_is_refused(
+    order: object, message: str, tiny_plan: Plan, tmp_path: Path
+) -> None:
+    plan = shared_lists(tiny_plan, Sharing(gqa_group=True, query_block=8))
+    document = json.loads(plan.model_dump_json())
+    document["head_order"] = order
+    (tmp_path / "plan.json").write_text(json.dumps(document))
+    with pytest.raises(PlanError, match=message):
+        load_plan(tmp_path / "plan.json")
 
 
 def test_past_fraction_counts_dense_layers(tiny_plan: Plan) -> None:
@@ -73,7 +113,8 @@ def _set(path: str, value: object) -> Callable[[dict[str, Any]], None]:
         (_set("layers.1.heads.1.k_scale", 9.0), "GQA group share one K"),
         (_set("model.num_layers", 4), "expected 4 layers, got 3"),
         (_set("model.num_kv_heads", 4), "multiple of num_kv_heads"),
-        (_set("head_order", [[0]]), "head_order"),
+        (_set("head_order", [list(range(6))] * 3), "head_order: only shared lists take turns"),
+        (_set("stage_costs", {}), "stage_costs.model"),
     ],
 )
 def test_a_damaged_plan_names_the_value(

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from shadowattn_tvm.config.cost_model import (
+    AttendCost,
+    CostModel,
+    FusedLaunch,
+    PilotCost,
+    SelectCost,
+)
 from shadowattn_tvm.plan import (
     BucketGrid,
     CorpusDocument,
     HeadPlan,
     LayerPlan,
+    Pilot,
     Plan,
     PlannedModel,
     Provenance,
+    Sharing,
+    StageCosts,
 )
 from shadowattn_tvm.weights import ModelDirectory, model_fingerprint
 
 K_MIN = 8
+BLOCKS_OF_8 = Sharing(query_block=8)
 
 
 def make_plan(directory: ModelDirectory, keep_ratio: float = 0.25, corpus: str = "text") -> Plan:
@@ -53,4 +65,57 @@ def make_plan(directory: ModelDirectory, keep_ratio: float = 0.25, corpus: str =
             created=datetime(2026, 1, 2, tzinfo=UTC),
             tool_version="0.1.0",
         ),
+    )
+
+
+def shared_lists(
+    plan: Plan,
+    sharing: Sharing = BLOCKS_OF_8,
+    keep_ratios: Sequence[float] | None = None,
+) -> Plan:
+    """`plan` with shared lists, and with other ratios of a layer's heads, if given."""
+    requant = ((0.01,) * 3,) * 3
+    layers = []
+    for layer in plan.layers:
+        ratios = keep_ratios or [head.keep_ratio for head in layer.heads]
+        heads = tuple(
+            head.model_copy(update={"requant": requant, "keep_ratio": ratio})
+            for head, ratio in zip(layer.heads, ratios, strict=True)
+        )
+        layers.append(layer.model_copy(update={"heads": heads}))
+    changed = {"pilot": Pilot(score_bits=8), "sharing": sharing, "layers": tuple(layers)}
+    return Plan.model_validate_json(plan.model_copy(update=changed).model_dump_json())
+
+
+def cost_model(**changes: object) -> CostModel:
+    """Round figures: lists of 8 queries and 1,000 keys of 16 take 1 ms, of which 0.2 are fixed."""
+    pilot = PilotCost(
+        covers="list",
+        queries=8,
+        keys=1000,
+        head_dim=16,
+        launches=(FusedLaunch(heads=1, ms=1.0),),
+        fixed_ms=0.2,
+    )
+    return CostModel(
+        shared_cpu=True,
+        pilot=pilot.model_copy(update=changes),
+        select=SelectCost(ns_per_list=1000.0, ns_per_list_and_key=2.0),
+        attend=AttendCost(ns_per_query_and_kept_key=50.0, head_dim=16),
+    )
+
+
+def stage_costs(model: CostModel) -> StageCosts:
+    """Costs as measured, on no machine."""
+    return StageCosts(
+        model=model,
+        pilot_error=0.01,
+        attend_error=0.02,
+        machine="Abacus, 2 cores",
+        contexts=(512, 1000),
+        chunk_tokens=16,
+        planned_context=1000,
+        rounds=3,
+        created=datetime(2026, 1, 3, tzinfo=UTC),
+        tool_version="0.1.0",
     )
