@@ -53,7 +53,10 @@ def source_hash() -> str:
     digest = hashlib.sha256()
     ours = Path(__file__).parents[1]
     kernels = Path(str(tir_kernels.__file__)).parent
-    for folder in (kernels, *(ours / name for name in ("compiler", "model", "transform"))):
+    for folder in (
+        kernels,
+        *(ours / name for name in ("compiler", "model", "pipeline", "transform")),
+    ):
         for path in sorted(folder.rglob("*.py")):
             digest.update(path.name.encode())
             digest.update(path.read_bytes())

@@ -9,7 +9,7 @@ from tir_kernels.spec import AttentionSpec, HeadParameters, PilotSpec, ShadowSpe
 
 from ..config.architecture import LlamaConfig
 from ..errors import PlanError
-from ..pipeline.johnson import johnson_order
+from ..pipeline import compiled_order
 from ..plan import Plan
 
 
@@ -86,7 +86,7 @@ def shadow_spec(plan: Plan, architecture: LlamaConfig) -> ShadowSpec:
             query_block=plan.sharing.query_block,
         ),
         key_means=_key_means(plan),
-        order=_list_order(plan, attention.group_size) if plan.sharing.pooled else None,
+        order=compiled_order(plan) if plan.sharing.pooled else None,
     )
 
 
@@ -94,15 +94,3 @@ def _key_means(plan: Plan) -> tuple[tuple[tuple[float, ...], ...], ...] | None:
     """`[layer][KV head][dim]`; the plan has them for every layer or for none."""
     means = tuple(layer.key_means for layer in plan.layers if layer.key_means is not None)
     return means or None
-
-
-def _list_order(plan: Plan, group_size: int) -> tuple[tuple[int, ...], ...]:
-    """`[layer][position]`: who keeps most comes first. With pilots that all take the same time that
-    is Johnson's rule, so no order of the two-machine pipeline is done earlier."""
-    size = group_size if plan.sharing.gqa_group else 1
-    orders = []
-    for layer in plan.layers:
-        attend = [head.keep_ratio for head in layer.heads[::size]]
-        pilot = [max(attend)] * len(attend)
-        orders.append(tuple(johnson_order(pilot, attend)))
-    return tuple(orders)

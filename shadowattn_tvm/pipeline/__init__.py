@@ -2,17 +2,29 @@
 
 from .bounds import lower_bound_ms
 from .flow import HeadCost, Launch, Order, Pipeline, Span, makespan_ms, timeline
+from .layer_jobs import LayerJobs, Shape, kept_keys, layer_jobs
 from .planner import HeadPlan, plan_heads
+from .simulate import SimulatedOrder, Simulation, simulate_layer
+from .unit_order import compiled_order, planned_order
 
 __all__ = [
     "HeadCost",
     "HeadPlan",
     "Launch",
+    "LayerJobs",
     "Order",
     "Pipeline",
+    "Shape",
+    "SimulatedOrder",
+    "Simulation",
     "Span",
+    "compiled_order",
+    "kept_keys",
+    "layer_jobs",
     "lower_bound_ms",
     "makespan_ms",
     "plan_heads",
+    "planned_order",
+    "simulate_layer",
     "timeline",
 ]

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 
 def johnson_order(first: Sequence[float], second: Sequence[float]) -> list[int]:
     """The jobs, which take `first[i]` on one machine and then `second[i]` on another, in an order
-    that is done earliest: short first stages in front, short second stages last. Ties keep the
-    order of the jobs."""
+    that is done earliest: short first stages in front, short second stages last. Where that leaves
+    a choice, who takes the second machine longer, or the first for less, is in front: such an
+    order stays good where the times are a little off. Jobs that are alike keep their order."""
     jobs = range(len(first))
-    early = sorted((i for i in jobs if first[i] < second[i]), key=lambda i: first[i])
-    late = sorted((i for i in jobs if first[i] >= second[i]), key=lambda i: -second[i])
+    early = sorted((i for i in jobs if first[i] < second[i]), key=lambda i: (first[i], -second[i]))
+    late = sorted((i for i in jobs if first[i] >= second[i]), key=lambda i: (-second[i], first[i]))
     return early + late
 
 

@@ -10,7 +10,7 @@ Planning is offline: it takes milliseconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -37,14 +37,16 @@ class HeadPlan:
 
 
 def plan_heads(pipeline: Pipeline) -> HeadPlan:
-    """The best order found."""
+    """The best order found. Of equally good ones the one whose rule is named first; the heads in
+    turn are only taken if every rule does worse."""
     score, bound = Scorer(pipeline), lower_bound_ms(pipeline)
-    candidates = [("in turn", in_turn(pipeline))]
-    for size in range(1, len(pipeline.launch_ms) + 1):
-        launches = _launches(pipeline, size)
-        candidates += [(name, rule(pipeline, launches)) for name, rule in RULES.items()]
-    name, order = min(candidates, key=lambda candidate: score(candidate[1]))
-    least = score(order)
+    name, order, least = "", in_turn(pipeline), float("inf")
+    for candidate_name, candidate in _candidates(pipeline):
+        makespan = score(candidate)
+        if _shorter(makespan, least):
+            name, order, least = candidate_name, candidate, makespan
+        if not _shorter(bound, least):
+            break
     improvements: tuple[tuple[str, Callable[[Order], Order]], ...] = (
         (f"{name}, resized", lambda order: _resized(order, pipeline, score)),
         ("insertion", lambda order: _resized(insertion(order, score), pipeline, score)),
@@ -55,6 +57,14 @@ def plan_heads(pipeline: Pipeline) -> HeadPlan:
             if _shorter(score(improved), least):
                 name, order, least = improved_name, improved, score(improved)
     return HeadPlan(order, name, least, bound)
+
+
+def _candidates(pipeline: Pipeline) -> Iterator[tuple[str, Order]]:
+    for size in range(1, len(pipeline.launch_ms) + 1):
+        launches = _launches(pipeline, size)
+        for name, rule in RULES.items():
+            yield name, rule(pipeline, launches)
+    yield "in turn", in_turn(pipeline)
 
 
 class Scorer:

@@ -13,8 +13,9 @@ from shadowattn_tvm.bench.timeline_plot import planned, plot_launch
 from shadowattn_tvm.bench.trace import save_trace, trace_prefill
 from shadowattn_tvm.bench.trace_events import trace_document
 from shadowattn_tvm.errors import CompileError, ConfigError
-from shadowattn_tvm.plan import Pilot, Plan, Sharing
+from shadowattn_tvm.plan import Plan
 from shadowattn_tvm.weights import ModelDirectory
+from tests.plan.tiny_plan import shared_lists
 
 TOKENS = [int(t) for t in np.random.default_rng(5).integers(0, 256, 60)]
 
@@ -22,18 +23,6 @@ TOKENS = [int(t) for t in np.random.default_rng(5).integers(0, 256, 60)]
 def launch(start_ms: float = 0.0) -> Launch:
     columns = ([0.0, 2.0], [2.0, 3.0], [2.5, 4.0], [3.5, 5.5])
     return Launch(*map(np.array, columns), start_ms=start_ms)
-
-
-def shared_lists(plan: Plan) -> Plan:
-    requant = ((0.01,) * 3,) * 3
-    layers = tuple(
-        layer.model_copy(
-            update={"heads": tuple(h.model_copy(update={"requant": requant}) for h in layer.heads)}
-        )
-        for layer in plan.layers
-    )
-    changed = {"pilot": Pilot(score_bits=8), "sharing": Sharing(query_block=8), "layers": layers}
-    return Plan.model_validate_json(plan.model_copy(update=changed).model_dump_json())
 
 
 def test_a_prefill_is_traced_layer_by_layer(

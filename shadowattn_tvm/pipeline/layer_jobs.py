@@ -1,0 +1,119 @@
+"""One layer of a plan as a flow shop: which jobs its units bring, and what they cost on a device.
+
+A unit is who may have lists of its own: a query head, or a group of query heads that share theirs.
+Where a launch of the pilot covers a chunk, a unit is one job; where it covers a list, every block
+of queries is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tir_kernels.constants import RATIO_ONE
+from tir_kernels.spec import keep_count
+
+from ..config.cost_model import CostModel
+from ..errors import ConfigError
+from ..plan import Plan
+from .flow import HeadCost, Order, Pipeline
+
+_BUCKET = 0
+"""Which scales a head takes shows at run time. Most often it is those calibrated, the grid's
+centre, for all heads alike: they may all be launched together."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A prefill chunk: its queries, and the keys older than it."""
+
+    queries: int
+    keys: int
+
+
+@dataclass(frozen=True)
+class LayerJobs:
+    """A layer's flow shop.
+
+    Attributes
+    ----------
+    pipeline : a "head" of it is a job.
+    unit_of_job : by job.
+    dense_units : those that keep everything; they pass no pipeline.
+    """
+
+    pipeline: Pipeline
+    unit_of_job: tuple[int, ...]
+    dense_units: tuple[int, ...]
+
+    def unit_order(self, order: Order) -> tuple[int, ...]:
+        """All units as their first jobs come in `order`, then those that run dense."""
+        first_come = dict.fromkeys(self.unit_of_job[job] for launch in order for job in launch)
+        return (*first_come, *self.dense_units)
+
+    def one_by_one(self, units: tuple[int, ...]) -> Order:
+        """Every job by itself, those of a unit in turn, in an order of all units."""
+        place = {unit: index for index, unit in enumerate(units)}
+        jobs = range(len(self.unit_of_job))
+        return tuple((job,) for job in sorted(jobs, key=lambda job: place[self.unit_of_job[job]]))
+
+
+def layer_jobs(plan: Plan, layer: int, costs: CostModel, shape: Shape) -> LayerJobs | None:
+    """The jobs of a layer; None if all of its units keep everything.
+
+    Raises `ConfigError` for costs by the list of a plan that doesn't share lists.
+    """
+    by_list = costs.pilot.covers == "list"
+    if by_list and not plan.sharing.pooled:
+        raise ConfigError(
+            "the costs are of lists that queries or heads share, but the plan selects for each "
+            "query and head: expected a plan made with --query-block or --share-group"
+        )
+    block = plan.sharing.query_block
+    job_queries = block if by_list else shape.queries
+    chunk = _split(shape.queries, job_queries)
+    costs_of_jobs, unit_of_job, dense = list[HeadCost](), list[int](), list[int]()
+    for unit in range(plan.num_units):
+        kept = kept_keys(plan, layer, unit, shape.keys)
+        if kept == shape.keys:
+            dense.append(unit)
+            continue
+        for queries in chunk:
+            costs_of_jobs.append(_job_cost(plan, costs, queries, shape.keys, kept))
+            unit_of_job.append(unit)
+    if not unit_of_job:
+        return None
+    pipeline = Pipeline(
+        tuple(costs_of_jobs), _launch_costs(plan, costs, chunk[0], shape.keys), costs.shared_cpu
+    )
+    return LayerJobs(pipeline, tuple(unit_of_job), tuple(dense))
+
+
+def kept_keys(plan: Plan, layer: int, unit: int, num_past: int) -> int:
+    """How many of `num_past` keys a unit attends to, by the kernels' integers."""
+    if plan.layers[layer].dense:
+        return num_past
+    ratio = plan.layers[layer].heads[unit * plan.unit_heads].keep_ratio
+    return keep_count(num_past, round(ratio * RATIO_ONE), plan.k_min)
+
+
+def _split(queries: int, job_queries: int) -> list[int]:
+    """Queries of each job of a unit, the last maybe fewer."""
+    return [min(job_queries, queries - first) for first in range(0, queries, job_queries)]
+
+
+def _job_cost(plan: Plan, costs: CostModel, queries: int, keys: int, kept: int) -> HeadCost:
+    lists = -(-queries // plan.sharing.query_block)
+    attend_ms = costs.attend.ms(queries=queries, kept_keys=kept, head_dim=plan.model.head_dim)
+    return HeadCost(_BUCKET, costs.select.ms(lists=lists, keys=keys), plan.unit_heads * attend_ms)
+
+
+def _launch_costs(plan: Plan, costs: CostModel, queries: int, keys: int) -> tuple[float, ...]:
+    """Of a launch of 1, 2, ... jobs: as many as fit the largest graph, at least one. The last list
+    of a chunk may be shorter than others; its launch is taken to cost the same."""
+    most = max(1, costs.pilot.max_heads // plan.unit_heads)
+    return tuple(
+        costs.pilot.launch_ms(
+            jobs * plan.unit_heads, queries=queries, keys=keys, head_dim=plan.model.head_dim
+        )
+        for jobs in range(1, most + 1)
+    )
