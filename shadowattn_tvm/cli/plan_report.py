@@ -9,8 +9,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..plan import Plan, RatioProfile
+from ..plan.document import HeadOrder
 from ..plan.ratios import plan_keep_ratios
-from ..plan.summary import Budget, LayerSummary, PlanSummary, ProfileSummary, Range
+from ..plan.summary import (
+    Budget,
+    LayerSummary,
+    PlanSummary,
+    ProfileSummary,
+    Range,
+    describe_costs,
+    describe_order,
+)
 from .plan_pairs import window_pairs
 
 _LEVELS = " ▁▂▃▄▅▆▇█"
@@ -42,13 +51,15 @@ def print_plan(console: Console, name: str, plan: Plan, summary: PlanSummary) ->
         "sharing": summary.sharing,
         "pilot": summary.pilot,
         "buckets": summary.buckets,
+        "order": describe_order(plan),
+        "costs": describe_costs(plan.stage_costs),
         "made": f"{made.created:%Y-%m-%d %H:%M} by method {made.method}, shadowattn-tvm "
         f"{made.tool_version}",
         "corpus": f"{made.num_windows} windows of {made.window_tokens:,} tokens from "
         f"{_listed([document.name for document in made.corpus])}",
         "hash": summary.plan_hash,
     }
-    _print(console, name, facts, summary.layers, plan_keep_ratios(plan))
+    _print(console, name, facts, summary.layers, plan_keep_ratios(plan), summary.head_order)
 
 
 def print_profile(
@@ -69,6 +80,7 @@ def _print(
     facts: dict[str, str],
     layers: Sequence[LayerSummary],
     keep_ratios: Sequence[Sequence[float]],
+    order: HeadOrder | None = None,
 ) -> None:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold")
@@ -77,10 +89,14 @@ def _print(
         grid.add_row(label, escape(text))
     console.print(f"[bold]{escape(name)}[/]", highlight=False)
     console.print(grid, highlight=False)
-    console.print(_layer_table(layers, keep_ratios), highlight=False)
+    console.print(_layer_table(layers, keep_ratios, order), highlight=False)
 
 
-def _layer_table(layers: Sequence[LayerSummary], keep_ratios: Sequence[Sequence[float]]) -> Table:
+def _layer_table(
+    layers: Sequence[LayerSummary],
+    keep_ratios: Sequence[Sequence[float]],
+    order: HeadOrder | None,
+) -> Table:
     has_scales = any(layer.q_scale is not None for layer in layers)
     table = Table(box=None, padding=(0, 1), header_style="bold")
     table.add_column("layer", justify="right")
@@ -91,8 +107,13 @@ def _layer_table(layers: Sequence[LayerSummary], keep_ratios: Sequence[Sequence[
     if has_scales:
         table.add_column("Q scale", justify="right")
         table.add_column("K scale", justify="right")
+    if order is not None:
+        table.add_column("order", overflow="fold")
     for layer, ratios in zip(layers, keep_ratios, strict=True):
-        table.add_row(*_cells(layer, ratios), style="dim" if layer.dense else None)
+        cells = list(_cells(layer, ratios))
+        if order is not None:
+            cells.append("" if layer.dense else " ".join(map(str, order[layer.layer])))
+        table.add_row(*cells, style="dim" if layer.dense else None)
     return table
 
 

@@ -7,8 +7,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from .document import Fraction, Plan, PlannedModel, PositiveInt, Provenance
+from .document import Fraction, HeadOrder, Plan, PlannedModel, PositiveInt, Provenance
 from .ratios import RatioProfile, RatioSource, plan_keep_ratios
+from .stage_costs import StageCosts
 from .store import plan_hash
 
 
@@ -69,6 +70,8 @@ class PlanSummary(_Document):
     sharing: str
     pilot: str
     buckets: str
+    head_order: HeadOrder | None
+    stage_costs: StageCosts | None
     layers: tuple[LayerSummary, ...]
     provenance: Provenance
 
@@ -95,6 +98,8 @@ def summarize_plan(plan: Plan, budget: Budget) -> PlanSummary:
         sharing=describe_sharing(plan),
         pilot=describe_pilot(plan),
         buckets=describe_buckets(plan),
+        head_order=plan.head_order,
+        stage_costs=plan.stage_costs,
         layers=tuple(
             LayerSummary(
                 layer=index,
@@ -148,3 +153,36 @@ def describe_buckets(plan: Plan) -> str:
     if side == 1:
         return "one scale pair a head"
     return f"{side} x {side} scale pairs a head, step {plan.buckets.sigma:g}"
+
+
+def describe_order(plan: Plan) -> str:
+    """Who takes turns in which order, in words."""
+    if not plan.sharing.pooled:
+        return "none: without shared lists there is no pipeline"
+    if plan.head_order is None:
+        return "who keeps most first"
+    units = "groups" if plan.sharing.gqa_group else "heads"
+    return f"of {units}, planned" + (
+        f" for {plan.stage_costs.planned_context:,} older tokens" if plan.stage_costs else ""
+    )
+
+
+def describe_costs(costs: StageCosts | None) -> str:
+    """What the stages cost and where that was measured, in words."""
+    if costs is None:
+        return "not measured"
+    pilot, select, attend = costs.model.pilot, costs.model.select, costs.model.attend
+    contexts = ", ".join(f"{context:,}" for context in costs.contexts)
+    return "; ".join(
+        [
+            f"pilot {1e3 * pilot.launches[0].ms:.1f} us for a head's {pilot.queries} queries and "
+            f"{pilot.keys:,} keys, {1e3 * pilot.fixed_ms:.1f} of it for any",
+            f"selection {1e-3 * select.ns_per_list:.1f} us a list and "
+            f"{select.ns_per_list_and_key:.2f} ns a key",
+            f"attention {attend.ns_per_query_and_kept_key:.2f} ns a query and kept key",
+            f"fitted with a median error of {costs.pilot_error:.1%} (pilot) and "
+            f"{costs.attend_error:.1%} (the others)",
+            f"measured {costs.created:%Y-%m-%d} on {costs.machine}, contexts of {contexts}, chunks "
+            f"of {costs.chunk_tokens}, medians of {costs.rounds}",
+        ]
+    )

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from shadowattn_tvm.plan import Plan, load_ratios
+from shadowattn_tvm.plan import Plan, Sharing, load_ratios, save_plan
 from shadowattn_tvm.plan.summary import PlanSummary, ProfileSummary
 from tests.cli.conftest import Run
-from tests.plan.tiny_plan import K_MIN
+from tests.plan.tiny_plan import K_MIN, cost_model, shared_lists, stage_costs
 
 PROFILE = b"1.0 1.00 \n0.25 0.125 \n0.5 3e-1 \n"
 
@@ -62,6 +62,23 @@ def test_show_takes_the_name_of_a_shipped_plan(run: Run) -> None:
     code, out, _ = run("plan", "show", "smollm2-135m-r20")
     assert code == 0
     assert "30 layers, 9 query and 3 KV heads of 64" in out
+
+
+def test_show_prints_the_order_of_heads_and_their_costs(
+    run: Run, tiny_plan: Plan, tmp_path: Path
+) -> None:
+    plan = shared_lists(tiny_plan, Sharing(gqa_group=True, query_block=8))
+    order = ((0, 1), (1, 0), (0, 1))
+    changed = {"head_order": order, "stage_costs": stage_costs(cost_model())}
+    save_plan(plan.model_copy(update=changed), tmp_path / "p.json")
+    code, out, _ = run("plan", "show", tmp_path / "p.json", "--json", tmp_path / "out.json")
+    assert code == 0
+    assert "of groups, planned for 1,000 older tokens" in out
+    assert "attention 50.00 ns a query and kept key" in " ".join(out.split())
+    rows = [line.split() for line in out.splitlines() if line.strip()[:1].isdigit()]
+    assert [row[-2:] for row in rows[-2:]] == [["1", "0"], ["0", "1"]]
+    summary = PlanSummary.model_validate_json((tmp_path / "out.json").read_text())
+    assert summary.head_order == order
 
 
 def test_show_draws(run: Run, plan_file: Path, tmp_path: Path) -> None:

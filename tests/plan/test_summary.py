@@ -12,11 +12,14 @@ from shadowattn_tvm.plan.summary import (
     ProfileSummary,
     Range,
     describe_buckets,
+    describe_costs,
+    describe_order,
     describe_pilot,
     describe_sharing,
     summarize_plan,
     summarize_profile,
 )
+from tests.plan.tiny_plan import cost_model, shared_lists, stage_costs
 
 BUDGET = Budget(window_tokens=256, prefill_chunk_tokens=16, past_fraction=0.5, total_fraction=0.55)
 
@@ -76,3 +79,27 @@ def test_pilot_and_buckets_in_words(tiny_plan: Plan) -> None:
     assert describe_buckets(tiny_plan.model_copy(update={"buckets": single})) == (
         "one scale pair a head"
     )
+
+
+def test_order_and_costs_in_words(tiny_plan: Plan) -> None:
+    assert describe_order(tiny_plan).startswith("none: without shared lists")
+    plan = shared_lists(tiny_plan, Sharing(gqa_group=True, query_block=8))
+    assert describe_order(plan) == "who keeps most first"
+    plan = plan.model_copy(update={"head_order": ((1, 0),) * 3})
+    assert describe_order(plan) == "of groups, planned"
+    costs = stage_costs(cost_model())
+    plan = plan.model_copy(update={"stage_costs": costs})
+    assert describe_order(plan) == "of groups, planned for 1,000 older tokens"
+    assert describe_costs(None) == "not measured"
+    words = describe_costs(costs)
+    for part in (
+        "pilot 1000.0 us for a head's 8 queries and 1,000 keys, 200.0 of it for any",
+        "selection 1.0 us a list and 2.00 ns a key",
+        "attention 50.00 ns a query and kept key",
+        "1.0% (pilot) and 2.0% (the others)",
+        "Abacus, 2 cores, contexts of 512, 1,000, chunks of 16, medians of 3",
+    ):
+        assert part in words
+    summary = summarize_plan(plan, BUDGET)
+    assert (summary.head_order, summary.stage_costs) == (plan.head_order, costs)
+    assert PlanSummary.model_validate_json(summary.model_dump_json()) == summary
