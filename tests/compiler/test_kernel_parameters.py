@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import tvm
+from tvm import tirx
 
 from shadowattn_tvm.compiler.kernel_parameters import shadow_spec
 from shadowattn_tvm.errors import PlanError
 from shadowattn_tvm.plan import Pilot, Plan, Sharing
 from shadowattn_tvm.weights import ModelDirectory
+from tests.plan.tiny_plan import shared_lists
+from tests.tir_kernels.dense_harness import indptr, paged_batch, run_paged_prefill
+from tir_kernels.build import build_kernels
 from tir_kernels.constants import RATIO_ONE
+from tir_kernels.features import cpu_features
 from tir_kernels.pilot.pooling import MAX_POOLED_KEYS
+from tir_kernels.shadow.prefill import shadow_paged_prefill
 from tir_kernels.spec import PilotSpec
 
 
@@ -83,6 +91,46 @@ def test_who_keeps_most_comes_first(
     plan = plan.model_copy(update={"layers": layers, "sharing": sharing})
     spec = shadow_spec(plan, tiny_directory.architecture)
     assert spec.order == (expected,) * spec.num_layers
+
+
+def test_the_plans_order_reaches_the_kernel_and_changes_no_bit(
+    tiny_plan: Plan, tiny_directory: ModelDirectory, host_target: tvm.target.Target
+) -> None:
+    plan = shared_lists(tiny_plan, Sharing(query_block=8), (0.1, 0.2, 0.3, 0.9, 0.25, 0.5))
+    orders = {
+        "unplanned": None,
+        "planned": ((0, 1, 2, 3, 4, 5), (2, 0, 4, 1, 5, 3), (5, 4, 3, 2, 1, 0)),
+    }
+    results = {}
+    for name, order in orders.items():
+        ordered = plan.model_copy(update={"head_order": order})
+        spec = shadow_spec(ordered, tiny_directory.architecture)
+        kernel = shadow_paged_prefill(spec, cpu_features(host_target))
+        expected = order or ((3, 5, 2, 4, 1, 0),) * 3  # who keeps most first
+        assert spec.order == expected
+        assert stored_orders(kernel) == [unit for layer in expected for unit in layer]
+        built = build_kernels({"kernel": kernel}, host_target)["kernel"]
+        rng = np.random.default_rng(5)
+        q = rng.standard_normal((21, 6, spec.attention.head_dim), np.float32)
+        batch = paged_batch(spec.attention, [150], rng)
+        results[name] = run_paged_prefill(
+            built, spec.attention, q, indptr([21]), batch, causal=False, layer=1
+        )
+    for planned, unplanned in zip(results["planned"], results["unplanned"], strict=True):
+        assert np.isfinite(planned).all()
+        np.testing.assert_array_equal(planned, unplanned)
+
+
+def stored_orders(kernel: tirx.PrimFunc) -> list[int]:
+    """What the kernel writes to its table of turns, layer after layer."""
+    stored = list[int]()
+
+    def visit(node: tvm.Object) -> None:
+        if isinstance(node, tirx.BufferStore) and node.buffer.name.endswith("order"):
+            stored.append(int(node.value))
+
+    tirx.stmt_functor.post_order_visit(kernel.body, visit)
+    return stored
 
 
 def test_pooling_bounds_the_context(tiny_plan: Plan, tiny_directory: ModelDirectory) -> None:
