@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Literal
 
@@ -24,6 +25,8 @@ _NAME = "kernel"
 
 Schedule = Literal["pipelined", "per_launch", "sequential"]
 """How the stages of items follow each other."""
+
+SCHEDULES: tuple[Schedule, ...] = ("pipelined", "per_launch", "sequential")
 
 
 @cache
@@ -55,7 +58,9 @@ def shadow_kernel(spec: ShadowSpec, workers: int) -> tvm.runtime.Function:
     return _transformed(spec, passes)
 
 
-def stamped_kernels(spec: ShadowSpec) -> dict[Schedule, tvm.runtime.Function]:
+def stamped_kernels(
+    spec: ShadowSpec, schedules: Sequence[Schedule] = SCHEDULES
+) -> dict[Schedule, tvm.runtime.Function]:
     """shadowAttn with stamps: pipelined over two threads in one launch, or in a launch for every
     item, or each item's stages one after the other.
 
@@ -68,7 +73,7 @@ def stamped_kernels(spec: ShadowSpec) -> dict[Schedule, tvm.runtime.Function]:
         "per_launch": [LaunchPerItem()],
         "sequential": [],
     }
-    return {way: _transformed(spec, [StampStages(), *passes]) for way, passes in ways.items()}
+    return {way: _transformed(spec, [StampStages(), *ways[way]]) for way in schedules}
 
 
 def _transformed(spec: ShadowSpec, passes: list[tvm.transform.Pass]) -> tvm.runtime.Function:

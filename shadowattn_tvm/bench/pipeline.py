@@ -38,7 +38,7 @@ def bench_pipeline(
     Raises `CompileError` for a plan that has no pipeline, `ConfigError` for a context in which all
     heads run dense and `WrongResultError` for a schedule that computes something else.
     """
-    sparse = {context: _sparse_layers(grid.spec, context) for context in grid.contexts}
+    sparse = {context: sparse_layers(grid.spec, context) for context in grid.contexts}
     kernels = stamped_kernels(grid.spec)
     with collected_launches() as collected:
         for context in grid.contexts:
@@ -53,7 +53,8 @@ def bench_pipeline(
                 yield row_of(grid, context, chunk, launches)
 
 
-def _sparse_layers(spec: ShadowSpec, context: int) -> list[int]:
+def sparse_layers(spec: ShadowSpec, context: int) -> list[int]:
+    """Those with sparse heads after `context` tokens. Raises `ConfigError` if there are none."""
     found = [
         layer
         for layer, heads in enumerate(spec.heads)
@@ -74,8 +75,8 @@ def timed(
     collected: LaunchFile,
     report: Callable[[int, int], None],
 ) -> Launches:
-    """The launches of all schedules, which take turns; the first round doesn't count.
-    `collected`: where the kernels' launches arrive."""
+    """The launches of all schedules that have a kernel, which take turns; the first round doesn't
+    count. `collected`: where the kernels' launches arrive."""
     rounds: Launches = {schedule: [] for schedule in kernels}
     layer, call = calls[0]
     wanted = shadow_reference(grid.spec, layer, call.inputs)
@@ -91,8 +92,8 @@ def timed(
         rounds[schedule].append(collected.take())
 
     contenders = [
-        Contender(schedule, partial(run, schedule), len(calls), threads)
-        for schedule, threads in _THREADS.items()
+        Contender(schedule, partial(run, schedule), len(calls), _THREADS[schedule])
+        for schedule in kernels
     ]
     alternate(contenders, rounds=grid.rounds, on_round=report)
     return {schedule: kept[1:] for schedule, kept in rounds.items()}

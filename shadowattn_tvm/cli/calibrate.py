@@ -12,15 +12,25 @@ from ..corpora import read_documents
 from ..errors import ConfigError
 from ..plan import BucketGrid, Pilot, Plan, Sharing, save_plan
 from .calibration_methods import METHODS, MethodInputs, choose_method
+from .options import refuse_options
 from .plan_pairs import window_pairs
 from .progress import console, progress_bar, stages
+from .stage_costs import calibrate_stage_costs
 from .values import one_of, parse_layers
 
 PARTIAL_SUFFIX = ".partial"
 """Beside the plan: what is measured so far, to go on from after an interruption."""
 
 
+ONLY_STAGE_COSTS = ("plan", "context", "rounds")
+"""Parameters that only `--stage-costs` takes."""
+
+WITH_STAGE_COSTS = ("model", "output", "stage_costs", "chunk_tokens", *ONLY_STAGE_COSTS)
+"""All that it takes."""
+
+
 def calibrate(
+    context_of_call: typer.Context,
     model: Annotated[Path, typer.Argument(help="Model directory made by convert_weight.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Plan to write (.json).")],
     method: Annotated[
@@ -102,6 +112,29 @@ def calibrate(
     requant_margin: Annotated[
         float, typer.Option(help="Part of that factor left off, against clamping.")
     ] = 0.03,
+    stage_costs: Annotated[
+        bool,
+        typer.Option(
+            "--stage-costs",
+            help="Measure what the stages of --plan's heads cost on this machine, plan the order "
+            "of the heads by it, and write the plan again with both.",
+        ),
+    ] = False,
+    plan: Annotated[
+        str | None,
+        typer.Option(help="With --stage-costs: the plan, whose queries or heads share lists."),
+    ] = None,
+    context: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="With --stage-costs: older tokens to measure; the order is for the most. May be "
+            "repeated.",
+            min=1,
+        ),
+    ] = None,
+    rounds: Annotated[
+        int, typer.Option(help="With --stage-costs: measurements of every list.", min=1)
+    ] = 7,
 ) -> None:
     """Measure a model's scales on a corpus, spread the budget over its heads, write the plan.
 
@@ -109,6 +142,16 @@ def calibrate(
     """
     from ..weights import open_model_directory
 
+    if stage_costs:
+        others = {parameter.name or "" for parameter in context_of_call.command.params}
+        refuse_options(context_of_call, others - {*WITH_STAGE_COSTS}, "with --stage-costs")
+        if plan is None:
+            raise ConfigError("--stage-costs: expected a plan by --plan, got none")
+        calibrate_stage_costs(
+            model, plan, output, contexts=context, chunk_tokens=chunk_tokens, rounds=rounds
+        )
+        return
+    refuse_options(context_of_call, ONLY_STAGE_COSTS, "without --stage-costs")
     choice, budget = choose_method(method, ratios, ratio)
     if ratios is not None and dense_layers is not None:
         raise ConfigError(
@@ -149,7 +192,7 @@ def calibrate(
     )
     partial = measurements or output.with_name(output.name + PARTIAL_SUFFIX)
     with progress_bar() as bar:
-        plan = calibrate_model(
+        made = calibrate_model(
             directory,
             documents,
             choice.name,
@@ -158,10 +201,10 @@ def calibrate(
             partial_path=partial,
             progress=stages(bar),
         )
-    save_plan(plan, output)
+    save_plan(made, output)
     if measurements is None:
         partial.unlink(missing_ok=True)
-    _report(plan)
+    _report(made)
     print(output)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
+import typer
+
 from ..config.paths import configs_dir
-from ..errors import PlanError
+from ..errors import ConfigError, PlanError
 from ..plan import Plan, load_plan
 
 OFF = "off"
@@ -26,3 +29,11 @@ def load_shadow_attn(value: str) -> Plan | None:
             f"({', '.join(shipped)}), or '{OFF}'"
         )
     return load_plan(folder / f"{value}.json")
+
+
+def refuse_options(context: typer.Context, refused: Collection[str], reason: str) -> None:
+    """Raise `ConfigError` if any of the parameters named was given."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in refused and source is not None and source.name != "DEFAULT":
+            raise ConfigError(f"{parameter.opts[0]} can't be given {reason}")

@@ -5,7 +5,7 @@ from .flow import HeadCost, Launch, Order, Pipeline, Span, makespan_ms, timeline
 from .layer_jobs import LayerJobs, Shape, kept_keys, layer_jobs
 from .planner import HeadPlan, plan_heads
 from .simulate import SimulatedOrder, Simulation, simulate_layer
-from .unit_order import compiled_order, planned_order
+from .unit_order import UnitOrder, compiled_order, most_kept_first, planned_order
 
 __all__ = [
     "HeadCost",
@@ -18,11 +18,13 @@ __all__ = [
     "SimulatedOrder",
     "Simulation",
     "Span",
+    "UnitOrder",
     "compiled_order",
     "kept_keys",
     "layer_jobs",
     "lower_bound_ms",
     "makespan_ms",
+    "most_kept_first",
     "plan_heads",
     "planned_order",
     "simulate_layer",

@@ -13,10 +13,13 @@ UnitOrder = tuple[tuple[int, ...], ...]
 
 
 def compiled_order(plan: Plan) -> UnitOrder:
-    """The plan's own order. Without one, who keeps most comes first: with pilots that all take the
-    same time that is Johnson's rule, so no order of a two-machine pipeline is done earlier."""
-    if plan.head_order is not None:
-        return plan.head_order
+    """What the kernels are compiled with: the plan's own order, else who keeps most first."""
+    return most_kept_first(plan) if plan.head_order is None else plan.head_order
+
+
+def most_kept_first(plan: Plan) -> UnitOrder:
+    """With pilots that all take the same time this is Johnson's rule, so no order of a two-machine
+    pipeline is done earlier."""
     orders = []
     for layer in plan.layers:
         attend = [head.keep_ratio for head in layer.heads[:: plan.unit_heads]]

@@ -1,0 +1,107 @@
+"""How long the stages of every list take on this machine, a core standing in for the NPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from tir_kernels.spec import ShadowSpec, keep_count
+
+from .attention import AttentionGrid
+from .inputs import SlotCall, random_inputs
+from .kernels import stamped_kernels
+from .pipeline import sparse_layers, timed
+from .stamps import Launch, collected_launches
+
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class ListTime:
+    """A list's stages in ms, medians over rounds, and what they depend on.
+
+    Attributes
+    ----------
+    layer, unit : whose list it is.
+    heads, queries : whose rows share it.
+    keys, kept : it is selected from so many, and attended to.
+    attend_ms : of selection and attention.
+    """
+
+    layer: int
+    unit: int
+    heads: int
+    queries: int
+    keys: int
+    kept: int
+    pilot_ms: float
+    attend_ms: float
+
+
+def measure_lists(
+    spec: ShadowSpec,
+    *,
+    contexts: Sequence[int],
+    chunk: int,
+    rounds: int,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> list[ListTime]:
+    """The times of all lists of all layers that have any, in the pipeline of two threads; random
+    inputs, one layer's for all.
+
+    Raises `CompileError` for a plan that has no pipeline, `ConfigError` for a context in which all
+    heads run dense and `WrongResultError` if the kernel computes something else than its twin.
+    """
+    layers = {context: sparse_layers(spec, context) for context in contexts}
+    grid = AttentionGrid(
+        spec=spec,
+        plan="",
+        contexts=tuple(contexts),
+        chunks=(chunk,),
+        workers=(1,),
+        rounds=rounds,
+        inputs="random",
+    )
+    kernels = stamped_kernels(spec, ("pipelined",))
+    times = list[ListTime]()
+    with collected_launches() as collected:
+        for context in contexts:
+            inputs = random_inputs(spec.attention, chunk, context, _SEED)
+            calls = [(layer, SlotCall(spec.attention, inputs, layer)) for layer in layers[context]]
+            report = partial(progress, f"{context} older tokens")
+            launches = timed(grid, kernels, calls, collected, report)["pipelined"]
+            by_layer = zip(*launches, strict=True)
+            for layer, rounds_of_layer in zip(layers[context], by_layer, strict=True):
+                times += list_times(spec, layer, context, chunk, rounds_of_layer)
+    return times
+
+
+def list_times(
+    spec: ShadowSpec, layer: int, context: int, chunk: int, launches: Sequence[Launch]
+) -> Iterator[ListTime]:
+    """The lists of a layer from its launches, one a round; units that run dense have none."""
+    pilot_ms = np.median([launch.pilot_ms for launch in launches], axis=0)
+    attend_ms = np.median([launch.attend_ms for launch in launches], axis=0)
+    block = spec.pilot.query_block
+    starts = range(0, chunk, block)
+    heads = spec.attention.group_size if spec.pilot.share_group else 1
+    for turn, unit in enumerate(spec.owner_order(layer)):
+        ratio = spec.heads[layer][unit * heads].keep_ratio_q16
+        kept = keep_count(context, ratio, spec.k_min)
+        if kept == context:
+            continue
+        for index, first in enumerate(starts):
+            item = turn * len(starts) + index
+            yield ListTime(
+                layer=layer,
+                unit=unit,
+                heads=heads,
+                queries=min(block, chunk - first),
+                keys=context,
+                kept=kept,
+                pilot_ms=float(pilot_ms[item]),
+                attend_ms=float(attend_ms[item]),
+            )
