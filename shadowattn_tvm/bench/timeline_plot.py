@@ -1,48 +1,60 @@
-"""One launch as a picture: as planned, as measured, and where a machine waits.
+"""Timelines as a picture: the same work in several ways, and where a machine waits.
 
 Needs matplotlib (the `report` extra).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from ..config.atomic import write_atomically
-from .stamps import Doubles, Launch
+from ..pipeline.flow import ATTEND, PILOT, SELECT
+from .stamps import Launch
+from .timeline import Bar, Timeline, launch_timeline, planned
 
-_PILOT, _ATTEND, _BUBBLE = "#2f5d8a", "#7aa874", "#e8b4a0"
-_WIDTH_INCHES, _HEIGHT_INCHES, _DPI = 9.0, 3.2, 150
+_COLOURS: Mapping[str, str] = {PILOT: "#2f5d8a", SELECT: "#d9a441", ATTEND: "#7aa874"}
+_BUBBLE = "#e8b4a0"
+_WIDTH_INCHES, _LANE_INCHES, _MARGIN_INCHES, _DPI = 9.0, 0.45, 0.7, 150
 _BAR = 0.36
 
 
-def planned(launch: Launch) -> Launch:
-    """The same stages if nothing but the other machine ever delayed one."""
-    pilot_end = np.cumsum(launch.pilot_ms)
-    attend_end = np.empty_like(pilot_end)
-    free = 0.0
-    for item, (ready, duration) in enumerate(zip(pilot_end, launch.attend_ms, strict=True)):
-        free = max(free, float(ready)) + float(duration)
-        attend_end[item] = free
-    return Launch(pilot_end - launch.pilot_ms, pilot_end, attend_end - launch.attend_ms, attend_end)
-
-
 def plot_launch(launch: Launch, title: str, path: Path) -> None:
-    """Draw a launch to `path`, a .png or .svg. Raises `OutputError`."""
-    figure = Figure(figsize=(_WIDTH_INCHES, _HEIGHT_INCHES), layout="constrained")
-    FigureCanvasAgg(figure)
+    """Draw a launch as planned and as measured. Raises like `plot_timelines`."""
     rows = {"planned": planned(launch), "measured": launch}
-    end_ms = max(each.makespan_ms for each in rows.values())
-    for index, (name, each) in enumerate(rows.items()):
-        axes = figure.add_subplot(2, 1, 1 + index)
-        _draw(axes, each)
-        axes.set_title(f"{name}: {each.makespan_ms:.2f} ms", fontsize=9, loc="left")
+    timelines = [launch_timeline(name, each) for name, each in rows.items()]
+    plot_timelines(timelines, title, path)
+
+
+def plot_timelines(timelines: Sequence[Timeline], title: str, path: Path) -> None:
+    """Draw timelines below each other to `path`, a .png or .svg. Raises `OutputError`."""
+    lanes = [len(timeline.machines) for timeline in timelines]
+    height = sum(lanes) * _LANE_INCHES + (1 + len(lanes)) * _MARGIN_INCHES
+    figure = Figure(figsize=(_WIDTH_INCHES, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    end_ms = max(timeline.end_ms for timeline in timelines)
+    rows = figure.subplots(len(timelines), 1, squeeze=False, height_ratios=lanes)[:, 0]
+    for axes, timeline in zip(rows, timelines, strict=True):
+        _draw(axes, timeline)
+        axes.set_title(f"{timeline.name}: {timeline.end_ms:.2f} ms", fontsize=9, loc="left")
         axes.set_xlim(0, end_ms)
-    axes.set_xlabel("ms from the first pilot; pale: a machine waits")
+    rows[-1].set_xlabel("ms from the first pilot; pale: a machine waits")
+    stages = {
+        bar.stage for timeline in timelines for bars in timeline.machines.values() for bar in bars
+    }
+    rows[0].legend(
+        handles=[Patch(color=_COLOURS[s], label=s) for s in _COLOURS if s in stages],
+        loc="lower right",
+        bbox_to_anchor=(1.0, 1.0),
+        ncols=len(stages),
+        fontsize=8,
+        frameon=False,
+    )
     figure.suptitle(title, fontsize=10)
     kind = path.suffix.lower().removeprefix(".")
     metadata = {"Software": None} if kind == "png" else {"Date": None}
@@ -50,22 +62,22 @@ def plot_launch(launch: Launch, title: str, path: Path) -> None:
         figure.savefig(staged, dpi=_DPI, format=kind, metadata=metadata)
 
 
-def _draw(axes: Axes, launch: Launch) -> None:
-    axes.set_yticks([1, 0], ["NPU", "CPU"])
-    axes.set_ylim(-0.5, 1.5)
-    stages = (
-        (1.0, launch.pilot_begin, launch.pilot_end, _PILOT),
-        (0.0, launch.attend_begin, launch.attend_end, _ATTEND),
-    )
-    for height, begin, end, color in stages:
-        axes.barh(height, launch.makespan_ms, height=2 * _BAR, color=_BUBBLE, linewidth=0)
-        _bars(axes, height, begin, end, color)
+def _draw(axes: Axes, timeline: Timeline) -> None:
+    heights = range(len(timeline.machines) - 1, -1, -1)
+    axes.set_yticks(list(heights), list(timeline.machines))
+    axes.set_ylim(-0.5, len(timeline.machines) - 0.5)
+    for height, bars in zip(heights, timeline.machines.values(), strict=True):
+        axes.barh(height, timeline.end_ms, height=2 * _BAR, color=_BUBBLE, linewidth=0)
+        _draw_bars(axes, height, bars)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 
 
-def _bars(axes: Axes, height: float, begin: Doubles, end: Doubles, color: str) -> None:
-    spans = [(float(b), float(e - b)) for b, e in zip(begin, end, strict=True)]
+def _draw_bars(axes: Axes, height: float, bars: Sequence[Bar]) -> None:
     axes.broken_barh(
-        spans, (height - _BAR, 2 * _BAR), facecolors=color, edgecolor="white", linewidth=0.3
+        [(bar.begin_ms, bar.end_ms - bar.begin_ms) for bar in bars],
+        (height - _BAR, 2 * _BAR),
+        facecolors=[_COLOURS[bar.stage] for bar in bars],
+        edgecolor="white",
+        linewidth=0.3,
     )

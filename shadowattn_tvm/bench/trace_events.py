@@ -5,18 +5,16 @@ Source: "Trace Event Format", Google; complete events (`ph` "X") and metadata (`
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from tir_kernels.shadow.list_stages import ATTEND, PILOT
-
-from .stamps import Doubles, Launch
+from .stamps import Launch
+from .timeline import CPU, NPU, Bar, Timeline, launch_timeline
 
 _PROCESS = 1
-_THREADS = {PILOT: 0, ATTEND: 1}
-_NAMES = {PILOT: "NPU (a core stands in)", ATTEND: "CPU worker"}
+_STAND_INS = {NPU: "NPU (a core stands in)", CPU: "CPU worker"}
 _US_PER_MS = 1e3
 
 
@@ -33,43 +31,61 @@ class _Event(BaseModel):
 
 
 class TraceDocument(BaseModel):
-    """A trace file; times in microseconds from the first event."""
+    """A trace file; times in microseconds from the first event. `otherData`: what is traced."""
 
     model_config = ConfigDict(frozen=True)
 
     displayTimeUnit: Literal["ms"] = "ms"  # noqa: N815 - the format's spelling
+    otherData: dict[str, str]  # noqa: N815
     traceEvents: tuple[_Event, ...]  # noqa: N815
 
 
 def trace_document(launches: Sequence[Launch], num_layers: int) -> TraceDocument:
     """All launches of a prefill, whose layers follow each other chunk by chunk."""
-    events = list(_names())
+    events = [_named("thread_name", _PROCESS, i, n) for i, n in enumerate(_STAND_INS.values())]
     origin_ms = min((launch.start_ms for launch in launches), default=0.0)
     for index, launch in enumerate(launches):
         where = {"chunk": 1 + index // num_layers, "layer": index % num_layers}
-        offset_ms = launch.start_ms - origin_ms
-        events += _stage(PILOT, launch.pilot_begin, launch.pilot_end, offset_ms, where)
-        events += _stage(ATTEND, launch.attend_begin, launch.attend_end, offset_ms, where)
-    return TraceDocument(traceEvents=tuple(events))
+        timeline = launch_timeline("", launch)
+        for thread, bars in enumerate(timeline.machines.values()):
+            events += _bars(bars, _PROCESS, thread, launch.start_ms - origin_ms, where, "list")
+    return TraceDocument(otherData={"kind": "measured"}, traceEvents=tuple(events))
 
 
-def _names() -> Iterator[_Event]:
-    for stage, thread in _THREADS.items():
-        yield _Event(
-            name="thread_name", ph="M", pid=_PROCESS, tid=thread, args={"name": _NAMES[stage]}
-        )
+def simulated_document(
+    timelines: Sequence[Timeline], description: str, where: Mapping[str, int]
+) -> TraceDocument:
+    """Simulated timelines, a process each. `where`: what every event is said to belong to."""
+    events = list[_Event]()
+    for process, timeline in enumerate(timelines, start=1):
+        events.append(_named("process_name", process, 0, f"SIMULATED, {timeline.name}"))
+        for thread, (machine, bars) in enumerate(timeline.machines.items()):
+            events.append(_named("thread_name", process, thread, f"{machine} (simulated)"))
+            events += _bars(bars, process, thread, 0.0, where, "units")
+    data = {"kind": "simulated", "description": description}
+    return TraceDocument(otherData=data, traceEvents=tuple(events))
 
 
-def _stage(
-    stage: str, begin: Doubles, end: Doubles, offset_ms: float, where: dict[str, int]
+def _named(what: str, process: int, thread: int, name: str) -> _Event:
+    return _Event(name=what, ph="M", pid=process, tid=thread, args={"name": name})
+
+
+def _bars(
+    bars: Sequence[Bar],
+    process: int,
+    thread: int,
+    offset_ms: float,
+    where: Mapping[str, int],
+    items: str,
 ) -> Iterator[_Event]:
-    for item, (start_ms, end_ms) in enumerate(zip(begin, end, strict=True)):
+    for bar in bars:
+        only = bar.items[0] if len(bar.items) == 1 else " ".join(map(str, bar.items))
         yield _Event(
-            name=stage,
+            name=bar.stage,
             ph="X",
-            pid=_PROCESS,
-            tid=_THREADS[stage],
-            ts=round(_US_PER_MS * float(offset_ms + start_ms), 3),
-            dur=round(_US_PER_MS * float(end_ms - start_ms), 3),
-            args={**where, "list": item},
+            pid=process,
+            tid=thread,
+            ts=round(_US_PER_MS * (offset_ms + bar.begin_ms), 3),
+            dur=round(_US_PER_MS * (bar.end_ms - bar.begin_ms), 3),
+            args={**where, items: only},
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..config.cost_model import CostModel
 from ..errors import ConfigError
 from ..plan import Plan
-from .flow import Order, Span, makespan_ms, timeline
+from .flow import Order, Span, timeline
 from .layer_jobs import LayerJobs, Shape, layer_jobs
 from .planner import in_turn, plan_heads
 from .unit_order import compiled_order
@@ -42,6 +42,11 @@ class Simulation:
     lower_bound_ms: float
 
     @property
+    def shared_cpu(self) -> bool:
+        """Whether one machine selects and attends."""
+        return self.jobs.pipeline.shared_cpu
+
+    @property
     def in_turn(self) -> SimulatedOrder:
         return self.orders[0]
 
@@ -53,13 +58,13 @@ class Simulation:
 def simulate_layer(
     plan: Plan, costs: CostModel, shape: Shape, layer: int | None = None
 ) -> Simulation:
-    """One layer of a plan, by default the one that takes longest in turn.
+    """One layer of a plan, by default the one with most work, heads launched one by one.
 
     Raises `ConfigError` for a layer that the plan doesn't have or that runs dense, and for costs
     that don't fit the plan.
     """
     if layer is None:
-        layer = _longest_layer(plan, costs, shape)
+        layer = _busiest_layer(plan, costs, shape)
     elif not 0 <= layer < plan.model.num_layers:
         raise ConfigError(f"--layer: expected 0 to {plan.model.num_layers - 1}, got {layer}")
     jobs = layer_jobs(plan, layer, costs, shape)
@@ -83,17 +88,16 @@ def simulate_layer(
     return Simulation(layer, shape, jobs, simulated, planned.lower_bound_ms)
 
 
-def _longest_layer(plan: Plan, costs: CostModel, shape: Shape) -> int:
-    longest, longest_ms = None, 0.0
+def _busiest_layer(plan: Plan, costs: CostModel, shape: Shape) -> int:
+    work_ms = dict[int, float]()
     for layer in range(plan.model.num_layers):
         jobs = layer_jobs(plan, layer, costs, shape)
         if jobs is not None:
-            in_turn_ms = makespan_ms(jobs.pipeline, in_turn(jobs.pipeline))
-            if longest is None or in_turn_ms > longest_ms:
-                longest, longest_ms = layer, in_turn_ms
-    if longest is None:
+            spans = timeline(jobs.pipeline, in_turn(jobs.pipeline))
+            work_ms[layer] = sum(span.end_ms - span.start_ms for span in spans)
+    if not work_ms:
         raise ConfigError(
             f"--context: the plan keeps all of {shape.keys} tokens in every head; expected a "
             f"longer context"
         )
-    return longest
+    return max(work_ms, key=work_ms.__getitem__)

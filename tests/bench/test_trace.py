@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from shadowattn_tvm.bench.stamps import Launch
-from shadowattn_tvm.bench.timeline_plot import planned, plot_launch
+from shadowattn_tvm.bench.timeline import planned
+from shadowattn_tvm.bench.timeline_plot import plot_launch
 from shadowattn_tvm.bench.trace import save_trace, trace_prefill
 from shadowattn_tvm.bench.trace_events import trace_document
 from shadowattn_tvm.errors import CompileError, ConfigError

@@ -37,7 +37,7 @@ def test_the_plans_own_order_is_one_of_those_compared(tiny_plan: Plan) -> None:
     assert compiled.order == tuple((unit,) for unit in own)
 
 
-def test_by_default_the_layer_that_takes_longest(tiny_plan: Plan) -> None:
+def test_by_default_the_layer_with_most_work(tiny_plan: Plan) -> None:
     plan = shared_lists(tiny_plan, Sharing(query_block=8), (0.1,) * 6)
     more = tuple(h.model_copy(update={"keep_ratio": 0.4}) for h in plan.layers[2].heads)
     layers = (*plan.layers[:2], plan.layers[2].model_copy(update={"heads": more}))
