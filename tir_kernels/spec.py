@@ -187,12 +187,9 @@ class ShadowSpec:
             )
             for head, p in enumerate(heads):
                 self._check_head(f"layer {layer} head {head}", heads, head, p)
-        shared = self.pilot.query_block * (
-            self.attention.group_size if self.pilot.share_group else 1
-        )
         _require(
-            shared <= MAX_SHARING_ROWS,
-            f"expected at most {MAX_SHARING_ROWS} rows to share a list, got {shared}",
+            self.list_rows <= MAX_SHARING_ROWS,
+            f"expected at most {MAX_SHARING_ROWS} rows to share a list, got {self.list_rows}",
         )
         if self.key_means is not None:
             shape = [[len(means) for means in layer] for layer in self.key_means]
@@ -213,6 +210,11 @@ class ShadowSpec:
         ones."""
         gain = rotation_block(self.attention.head_dim) if self.pilot.hadamard_rotation else 1
         return self.attention.sm_scale / gain
+
+    @property
+    def list_rows(self) -> int:
+        """Rows of a whole list: queries of a block, times query heads that share it."""
+        return self.pilot.query_block * (self.attention.group_size if self.pilot.share_group else 1)
 
     @property
     def num_list_owners(self) -> int:

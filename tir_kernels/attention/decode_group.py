@@ -14,14 +14,13 @@ from typing import Any
 from tvm.script import tirx as T
 
 from ..constants import LOG2_E
+from ..simd.prefetch import prefetch_row
 from ..simd.vector import const_f32, exp2, max_lanes, splat, sum_lanes
 from ..spec import AttentionSpec
 from .prefill_tile import UNSEEN_SCORE
 from .tiles import DecodeTile
 
 Expr = Any  # a TIR expression; TVM ships no types
-
-_READ, _TO_L2, _DATA_CACHE = 0, 2, 1  # arguments of llvm.prefetch
 
 
 @T.meta_class
@@ -89,21 +88,6 @@ class DecodeGroup:
             self.sum_values(v_rows, value_offset, num_keys, part * self.heads)
 
     @T.inline
-    def prefetch(self, buffer: T.Buffer, row: Expr) -> None:
-        """Ask for a row, a cache line at a time."""
-        for line in T.unroll(T.ceildiv(self.spec.head_dim, self.sizes.line_elements)):
-            T.evaluate(
-                T.call_llvm_intrin(
-                    "void",
-                    "llvm.prefetch.p0",
-                    T.address_of(buffer[row, line * self.sizes.line_elements]),
-                    _READ,
-                    _TO_L2,
-                    _DATA_CACHE,
-                )
-            )
-
-    @T.inline
     def score(
         self,
         k_rows: T.Buffer,
@@ -117,10 +101,9 @@ class DecodeGroup:
             acc = T.alloc_buffer((self.sizes.score_keys * self.heads * self.lanes,), "float32")
             first_key = T.bind(step * self.sizes.score_keys)
             for key in T.unroll(self.sizes.score_keys):
-                self.prefetch(k_rows, self.rows[first_key + key + self.sizes.ahead_keys])
-                self.prefetch(
-                    v_rows, self.rows[first_key + key + self.sizes.ahead_keys] + value_offset
-                )
+                ahead = T.bind(self.rows[first_key + key + self.sizes.ahead_keys])
+                prefetch_row(k_rows, ahead, self.spec.head_dim)
+                prefetch_row(v_rows, ahead + value_offset, self.spec.head_dim)
             for i in T.unroll(self.sizes.score_keys * self.heads):
                 acc[self.vector(i)] = const_f32(0.0, self.lanes)
             for v in range(self.dim_vectors):

@@ -2,6 +2,7 @@
 
 Contents
 - `AttentionTile`, `attention_tile`: prefill, many queries of one head.
+- `list_tile`: the same for the rows that share a list.
 - `DecodeTile`, `decode_tile`: decode, one query of each head that shares a KV head.
 
 The prefill microkernels hold `register_rows x query_vectors` accumulators: a row is a key (scores)
@@ -11,7 +12,7 @@ bytes, or TVM moves it from the stack, where LLVM turns it into registers, to th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..features import CpuFeatures, Isa
 from ..spec import AttentionSpec
@@ -69,6 +70,22 @@ def attention_tile(features: CpuFeatures) -> AttentionTile:
     return _TILES[features.isa]
 
 
+def list_tile(features: CpuFeatures, rows: int) -> AttentionTile:
+    """The tile sizes for lists that `rows` rows share: as many accumulators, in the shape that
+    leaves the fewest lanes without a row, and no more strips than the rows fill."""
+    base = attention_tile(features)
+    widths = range(base.query_vectors, 0, -1)
+    vectors = min(widths, key=lambda width: -rows % (width * base.lanes))
+    strips = -(-rows // (vectors * base.lanes))
+    tiles = -(-strips // max(1, base.queries // (vectors * base.lanes)))
+    return replace(
+        base,
+        query_vectors=vectors,
+        strips=-(-strips // tiles),
+        register_rows=base.register_rows * base.query_vectors // vectors,
+    )
+
+
 @dataclass(frozen=True)
 class DecodeTile:
     """How the query heads of one KV head meet one split of keys.
@@ -83,7 +100,6 @@ class DecodeTile:
     split_keys : keys of one task, so that few heads still occupy many threads; a multiple of
         score_keys, lanes and the page size.
     ahead_keys : how far ahead of its use a key is prefetched.
-    line_elements : float32 elements of a cache line.
     """
 
     lanes: int
@@ -92,7 +108,6 @@ class DecodeTile:
     value_vectors: int
     split_keys: int
     ahead_keys: int
-    line_elements: int
 
     @property
     def row_table(self) -> int:
@@ -104,7 +119,6 @@ _DECODE_ACCUMULATORS = 12  # leaves 4 of 16 registers for operands
 _DECODE_MAX_HEADS = 8  # as many accumulators hide the latency of the multiply-adds
 _DECODE_SPLIT_KEYS = 256  # 128 KiB of K and V at D = 64: some 10 us of work, enough to hand out
 _DECODE_AHEAD_KEYS = 16  # a page: hardware prefetchers stop where it ends
-_CACHE_LINE_FLOATS = 16
 
 
 def decode_tile(spec: AttentionSpec, features: CpuFeatures) -> DecodeTile:
@@ -118,7 +132,6 @@ def decode_tile(spec: AttentionSpec, features: CpuFeatures) -> DecodeTile:
         value_vectors=_largest_divisor(spec.head_dim // features.lanes, per_head),
         split_keys=_DECODE_SPLIT_KEYS,
         ahead_keys=_DECODE_AHEAD_KEYS,
-        line_elements=_CACHE_LINE_FLOATS,
     )
 
 

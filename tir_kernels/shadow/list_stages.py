@@ -11,7 +11,7 @@ from __future__ import annotations
 from tvm.script import tirx as T
 
 from ..attention.page_table import value_row_offset
-from ..attention.tiles import attention_tile
+from ..attention.tiles import list_tile
 from ..features import CpuFeatures
 from ..pilot.key_shadow import KeyShadow
 from ..pilot.plan_table import PlanTable
@@ -95,7 +95,7 @@ class AttendStage:
         self.selector = RowSelector(features)
         self.indices = T.alloc_buffer((1, keep + index_slack(features)), "int32")
         self.counts = T.alloc_buffer((1,), "int32")
-        self.tile = ListTile(spec.attention, attention_tile(features))
+        self.tile = ListTile(spec.attention, list_tile(features, spec.list_rows))
 
     @T.inline
     def select(self, importance: T.Buffer, slot: Expr) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from tvm.script import tirx as T
 
 from ..attention.prefill_tile import PrefillTile
+from ..simd.prefetch import prefetch_row
 from ..simd.vector import Expr
 
 
@@ -54,5 +55,9 @@ class ListTile(PrefillTile):
                     self.rows[i] = (
                         row_table[indices[0, first_key + T.min(i, block_keys - 1)]] + key_offset
                     )
+                    # by the time they are needed: this block's values, the next one's keys
+                    prefetch_row(cache_rows, self.rows[i] + value_offset, self.dims)
+                    ahead = T.bind(T.min(first_key + self.sizes.key_block + i, count - 1))
+                    prefetch_row(cache_rows, row_table[indices[0, ahead]] + key_offset, self.dims)
                 self.attend(cache_rows, cache_rows, value_offset, first_key, block_keys, tile_rows)
             self.finish(output, lse, tile_rows)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tvm
 
+from tir_kernels.attention.tiles import attention_tile, list_tile
 from tir_kernels.build import build_kernels
-from tir_kernels.features import AVX512, GENERIC, NEON, CpuFeatures
+from tir_kernels.features import AVX2, AVX512, GENERIC, NEON, CpuFeatures
 from tir_kernels.reference import attention as twin
 
 from ..dense_harness import (
@@ -19,6 +20,20 @@ from ..dense_harness import (
     run_paged_decode,
     run_paged_prefill,
 )
+
+
+@pytest.mark.parametrize("features", [GENERIC, AVX2, AVX512, NEON], ids=lambda f: f.isa)
+@pytest.mark.parametrize("rows", [1, 3, 7, 8, 16, 24, 32, 48, 64, 96, 128, 384, 1024])
+def test_lists_fill_their_tiles(rows: int, features: CpuFeatures) -> None:
+    base, tile = attention_tile(features), list_tile(features, rows)
+    stack_bytes = 4 * tile.lanes * tile.query_vectors * tile.register_rows
+    assert stack_bytes <= 4 * base.lanes * base.query_vectors * base.register_rows < 1024
+    assert tile.queries <= max(base.queries, tile.strip_queries)
+    padded = -(-rows // tile.strip_queries) * tile.strip_queries
+    assert padded - rows < tile.lanes, "no vector is empty"
+    if rows <= tile.queries:
+        assert tile.queries == padded, "no strip is empty"
+
 
 Q_LENGTHS = [59, 1, 0]
 KV_LENGTHS = [150, 0, 33]
