@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from ..config import LlamaConfig
 from ..weights import ModelDirectory, load_parameters
-from .dequantize import plain_parameters
+from ..weights.dequantize import plain_parameters
 
 AttentionFunction = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """Attention of one layer over one chunk: `(layer, q, k, v) -> output`.

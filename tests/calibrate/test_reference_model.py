@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from shadowattn_tvm.calibrate import ReferenceModel, dense_attention
-from shadowattn_tvm.calibrate.dequantize import plain_parameters
+from shadowattn_tvm.weights.dequantize import plain_parameters
 from shadowattn_tvm.weights.group_quantize import quantize_q4
 
 from . import numpy_llama

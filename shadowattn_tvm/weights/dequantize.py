@@ -1,4 +1,4 @@
-"""MLC's q4f32_1 back to float32: torch multiplies plain matrices."""
+"""MLC's q4f32_1 back to float32, for those who multiply plain matrices."""
 
 from __future__ import annotations
 

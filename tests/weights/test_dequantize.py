@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from shadowattn_tvm.calibrate.dequantize import plain_parameters
+from shadowattn_tvm.weights.dequantize import plain_parameters
 from shadowattn_tvm.weights.group_quantize import quantize_q4
 from tir_kernels.reference.linear import dequantize_q4
 
