@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from ..errors import ShadowAttnError
 from .bench import bench_app
+from .bench_models import decode, prefill
 from .calibrate import calibrate
 from .chat import chat
 from .compile import compile_command
@@ -35,6 +36,8 @@ app.add_typer(plan_app, name="plan")
 app.command("compile")(compile_command)
 app.command()(chat)
 app.command("eval")(eval_command)
+bench_app.command()(prefill)
+bench_app.command()(decode)
 app.add_typer(bench_app, name="bench")
 app.command()(trace)
 
