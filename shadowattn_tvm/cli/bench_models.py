@@ -81,11 +81,13 @@ def prefill(
     lengths = tuple(prompt_tokens or DEFAULT_PROMPTS)
     sources = tuple(corpus or ("pydoc",))
     directory = _directory(model, max(lengths))
-    prompts = [_text(directory, sources, tokens) for tokens in lengths]
+    text = _text(directory, sources, max(lengths))
     grid, skipped = _grid(directory, plan, threads, rounds, prefill_chunk, gguf, without)
     rows: list[PrefillRow] = []
     with progress_bar() as bar:
-        for more in bench_prefill(grid, prompts, progress=stages(bar)):
+        for more in bench_prefill(
+            grid, [text[:length] for length in lengths], progress=stages(bar)
+        ):
             rows += more
             _save(PrefillBench, grid, rows, skipped, sources, json_file)
     if plot is not None:
@@ -101,7 +103,9 @@ def decode(
     ] = None,
     tokens: Annotated[int, typer.Option(help="To decode after it.", min=1)] = 32,
     threads: Threads = None,
-    rounds: Annotated[int | None, typer.Option(help="Of every context; by default 5.")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="Of every context; by default 5.", min=1)
+    ] = None,
     prefill_chunk: PrefillChunk = None,
     gguf: Gguf = None,
     without: Without = None,
@@ -116,8 +120,8 @@ def decode(
     contexts = tuple(context or DEFAULT_CONTEXTS)
     sources = tuple(corpus or ("pydoc",))
     directory = _directory(model, max(contexts) + tokens)
-    windows = [_text(directory, sources, length + tokens) for length in contexts]
-    texts = [(ids[:-tokens], ids[-tokens:]) for ids in windows]
+    text = _text(directory, sources, max(contexts) + tokens)
+    texts = [(text[:length], text[length : length + tokens]) for length in contexts]
     grid, skipped = _grid(directory, plan, threads, rounds, prefill_chunk, gguf, without)
     rows: list[DecodeRow] = []
     with progress_bar() as bar:

@@ -19,7 +19,16 @@ from ..errors import ConfigError
 from ..runtime.threads import THREADS_VARIABLE
 from .messages import ContenderSettings, Failure, Logits, Ready, Reply, Request, unpack_logits
 
-_MODULE = "shadowattn_tvm.contenders.worker"
+_START = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import shadowattn_tvm, tir_kernels
+del sys.path[0]
+from shadowattn_tvm.contenders.worker import main
+main()
+"""
+"""The very code that runs here, wherever it is; nothing else is found because it lies beside it."""
+
 _IMPORT_FROM = Path(__file__).parents[2]
 _MAX_ERROR_CHARS = 4000
 
@@ -52,19 +61,12 @@ class ContenderProcess:
         self.loaded_memory_bytes: int | None = None
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `stop`
         threads = str(settings.threads)
-        environment = {
-            **os.environ,
-            THREADS_VARIABLE: threads,
-            "OMP_NUM_THREADS": threads,
-            "PYTHONPATH": os.pathsep.join(
-                filter(None, (str(_IMPORT_FROM), os.environ.get("PYTHONPATH")))
-            ),
-        }
+        environment = {**os.environ, THREADS_VARIABLE: threads, "OMP_NUM_THREADS": threads}
         # Alone in its process it may wait for work as its authors chose.
         environment.pop("OMP_WAIT_POLICY", None)
         self._process = subprocess.Popen(
             # -P: the user's folder must not shadow modules it imports.
-            [sys.executable, "-P", "-m", _MODULE],
+            [sys.executable, "-P", "-c", _START, str(_IMPORT_FROM)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._complaints,

@@ -1,4 +1,4 @@
-"""A contender's process: `python -m shadowattn_tvm.contenders.worker`, driven by `process`."""
+"""A contender's process, started and asked by `process`."""
 
 from __future__ import annotations
 
@@ -58,7 +58,3 @@ def main() -> None:
     with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="ascii") as answers:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         serve(sys.stdin, answers)
-
-
-if __name__ == "__main__":
-    main()
