@@ -31,7 +31,7 @@ def plot_prefill(rows: Sequence[PrefillRow], title: str, path: Path) -> None:
     require_plotting(path)
     from matplotlib import rc_context
     from matplotlib.figure import Figure
-    from matplotlib.ticker import NullLocator
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter, NullLocator
 
     figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
     axes = figure.subplots()
@@ -46,6 +46,9 @@ def plot_prefill(rows: Sequence[PrefillRow], title: str, path: Path) -> None:
     axes.set_yscale("log")
     axes.set_xticks(lengths, [f"{tokens:,}" for tokens in lengths])
     axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("tokens of the prompt")
     axes.set_ylabel("seconds to the first token")
     axes.set_title(title, fontsize=10, loc="left")

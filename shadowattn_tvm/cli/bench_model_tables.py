@@ -12,7 +12,7 @@ from rich.table import Table
 from ..bench.model_document import DecodeRow, ModelRow, PrefillRow, SkippedContender
 
 _MIB = 1 << 20
-_COMMON = ("weights", "past", "KL", "peak MiB")
+_COMMON = ("weights", "past", "KL", "MiB")
 
 
 def print_prefill(rows: Sequence[PrefillRow], skipped: Sequence[SkippedContender]) -> None:
@@ -26,8 +26,8 @@ def print_prefill(rows: Sequence[PrefillRow], skipped: Sequence[SkippedContender
             f"{row.prompt_tokens:,}",
             row.contender,
             *_cells(row),
-            f"{row.ttft_ms:,.1f}",
-            _spread(row.spread_ms),
+            f"{row.ttft_ms:,.0f}",
+            "" if row.spread_ms is None else f"{row.spread_ms:,.0f}",
             f"{dense[row.prompt_tokens] / row.ttft_ms:.2f}x",
         )
     _print(table, rows, skipped)
@@ -43,7 +43,7 @@ def print_decode(rows: Sequence[DecodeRow], skipped: Sequence[SkippedContender])
             row.contender,
             *_cells(row),
             f"{row.tokens_per_second:.1f}",
-            _spread(row.spread),
+            "" if row.spread is None else f"{row.spread:.1f}",
             f"{row.tokens_per_second / dense[row.context]:.2f}x",
         )
     _print(table, rows, skipped)
@@ -61,15 +61,13 @@ def _cells(row: ModelRow) -> tuple[str, ...]:
     )
 
 
-def _spread(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f}"
-
-
 def _table(title: str, headings: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+    )
     for heading in headings:
         text = heading in ("contender", "weights")
-        table.add_column(heading, justify="left" if text else "right")
+        table.add_column(heading, justify="left" if text else "right", no_wrap=True)
     return table
 
 

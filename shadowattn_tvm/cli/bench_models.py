@@ -91,7 +91,7 @@ def prefill(
             rows += more
             _save(PrefillBench, grid, rows, skipped, sources, json_file)
     if plot is not None:
-        plot_prefill(rows, f"{directory.path.name}, {grid.threads} threads", plot)
+        plot_prefill(rows, f"{directory.path.name}, threads: {grid.threads}", plot)
     print_prefill(rows, skipped)
 
 
