@@ -20,6 +20,9 @@ MASKED_SCORE = -(2**31)
 INT8_QMAX = 127
 """Symmetric quantization leaves -128 unused, so that negation is exact and no product overflows."""
 
+PROBABILITY_LEVELS = 255
+"""Static scale of 8-bit probabilities, as an NPU's graph has them: 255 stands for one."""
+
 RATIO_ONE = 1 << 16
 """Keep ratios reach the kernels as fixed-point fractions of this; see `spec.keep_count`."""
 
@@ -29,6 +32,10 @@ QUERY_BLOCKS = (1, 8, 16, 32, 64, 128)
 MAX_SHARING_ROWS = 2048
 """Rows of one list: queries of a block times query heads of a group. Each adds at most 2^19 to a
 key's importance, and the sum must fit 31 bits."""
+
+MEAN_BLOCK_TOKENS = 64
+"""C/G-Block-Sparse's blocks (paper, baselines): of queries, counted from the chunk's first, and of
+keys, counted from the sequence's first."""
 
 QUANT_GROUP = 32
 """Weights that share one scale in MLC's q4f32_1."""

@@ -101,3 +101,13 @@ def max_lanes_i32(x: Expr, lanes: int) -> Expr:
     if lanes == 1:
         return x
     return T.call_llvm_pure_intrin("int32", f"llvm.vector.reduce.smax.v{lanes}i32", x)
+
+
+def ordered_bits(x: Expr, lanes: int) -> Expr:
+    """float32 lanes, none of them NaN or -0, as int32 lanes of the same order; above -2^31.
+
+    Positive floats are ordered as their bits are; of negative ones all bits but the sign turn.
+    """
+    bits = T.bind(T.reinterpret(int32_dtype(lanes), x))
+    turned = T.shift_right(bits, splat(T.int32(31), lanes)) & splat(T.int32(2**31 - 1), lanes)
+    return bits ^ turned

