@@ -4,6 +4,7 @@ Contents
 - `AttentionSpec`: the attention geometry every attention kernel is built for.
 - `PilotSpec`: how the estimate is computed.
 - `ShadowSpec`: the per-layer, per-head parameters of a plan, as the kernels see them.
+- `StaticInt8Spec`: the static scales of a whole attention in INT8.
 - `LinearSpec`: one linear layer, plain or group-quantized.
 - `keep_count`: how many past positions a head attends to exactly.
 """
@@ -258,6 +259,41 @@ class ShadowSpec:
     @property
     def num_layers(self) -> int:
         return len(self.heads)
+
+
+@dataclass(frozen=True)
+class StaticInt8Spec:
+    """NPU-Full's parameters: one static scale a layer for each tensor.
+
+    Attributes
+    ----------
+    attention : the geometry.
+    q_scales, k_scales, v_scales : `[layer]`, real units per unit of INT8.
+    """
+
+    attention: AttentionSpec
+    q_scales: tuple[float, ...]
+    k_scales: tuple[float, ...]
+    v_scales: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        lengths = [len(scales) for scales in (self.q_scales, self.k_scales, self.v_scales)]
+        _require(
+            lengths == [self.num_layers] * 3 and self.num_layers > 0,
+            f"expected as many scales of Q, K and V, one a layer, got {lengths}",
+        )
+        _require(
+            all(scale > 0 for scale in (*self.q_scales, *self.k_scales, *self.v_scales)),
+            "expected positive scales",
+        )
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.q_scales)
+
+    def score_scale(self, layer: int) -> float:
+        """What a unit of the INT32 score is worth before the softmax."""
+        return self.q_scales[layer] * self.k_scales[layer] * self.attention.sm_scale
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from ..x86.int16 import (
 from .key_shadow import KeyShadow
 from .plan_table import PlanTable
 from .pooling import TABLE_BITS, TABLE_ENTRIES
-from .scores import PilotQueries
+from .quantized_rows import QuantizedRows
 from .vote_rows import VoteRows
 from .vote_weights import row_inverse, unsigned_sum
 
@@ -77,7 +77,7 @@ class PackedVotes(VoteRows):
             self.tables[3, i] = T.Cast("uint8", T.shift_right(self.factors.low[i], 8))
 
     @T.inline
-    def put(self, pilot: PilotQueries, sums: T.Buffer, tile: Expr) -> None:
+    def put(self, pilot: QuantizedRows, sums: T.Buffer, tile: Expr) -> None:
         for q in T.unroll(self.dot.register_queries):
             for pair in T.unroll(self.dot.register_blocks // 2):
                 self.scores[

@@ -14,8 +14,9 @@ from .int8_dot import int8_dot_method
 from .key_shadow import KeyShadow
 from .pilot_rows import PilotRow
 from .plan_table import PlanTable
+from .quantized_rows import ScoreSink
 from .requantize import half_unit, requantize_lanes
-from .scores import PilotQueries, RowSink, ScoreSink
+from .scores import PilotQueries, RowSink
 from .top_k import row_multiple
 
 

@@ -8,8 +8,6 @@ Source: "Dynamic Sparse Attention on Mobile SoCs", the pilot of the online stage
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from tvm import tirx
 from tvm.script import tirx as T
 
@@ -17,56 +15,24 @@ from ..constants import INT8_QMAX
 from ..features import CpuFeatures
 from ..simd.vector import Expr, splat, sum_lanes_i32
 from ..spec import AttentionSpec
-from .int8_dot import Int8DotMethod, NarrowSums, int8_dot_method
+from .int8_dot import Int8DotMethod, int8_dot_method
 from .pilot_rows import AbsoluteMaximum, PilotRow
 from .quantize import BUCKETS_PER_AXIS, nearest_bucket, quantize_lanes
-
-
-class ScoreSink(Protocol):
-    """Where a register tile's scores go."""
-
-    def start(self, query: Expr) -> Expr:
-        """What is added to every score of a query of the tile; an int32 scalar."""
-
-    def put(self, pilot: PilotQueries, sums: T.Buffer, tile: Expr) -> None:
-        """Take the scores against the `tile`-th `register_keys` keys: query q and block b of keys
-        lie at `sums[pilot.cell(q, b)]`, int32. An inline."""
+from .quantized_rows import QuantizedRows
 
 
 @T.meta_class
-class PilotQueries:
-    """The queries of one register tile, quantized, and their scores.
-
-    Attributes
-    ----------
-    q8 : (register_queries, head_dim) in the dot method's query type.
-    bias : (register_queries,) int32, where each query's sums start: it cancels the key offset.
-    """
+class PilotQueries(QuantizedRows):
+    """The queries of one register tile, quantized: rows of `head_dim` elements."""
 
     def __init__(
         self, head_dim: int, dot: Int8DotMethod, view: PilotRow, quant_max: int = INT8_QMAX
     ) -> None:
-        self.dot = dot
+        super().__init__(head_dim, dot)
         self.view = view
         self.quant_max = quant_max
         self.lanes = view.lanes
         self.vectors = view.vectors
-        self.steps = head_dim // dot.group
-        self.q8 = T.alloc_buffer((dot.register_queries, head_dim), dot.query_dtype)
-        self.bias = T.alloc_buffer((dot.register_queries,), "int32")
-
-    def word(self, query: Expr, step: Expr) -> Expr:
-        """What one step takes from a query, in every lane."""
-        if self.dot.group == 1:
-            return splat(self.q8[query, step], self.dot.lanes)
-        elements = self.q8[query, T.ramp(step * self.dot.group, 1, self.dot.group)]
-        return splat(T.reinterpret("int32", elements), self.dot.lanes)
-
-    def cell(self, query: Expr, block: Expr) -> Expr:
-        """The element indices of one accumulator of the register tile."""
-        return T.ramp(
-            (query * self.dot.register_blocks + block) * self.dot.lanes, 1, self.dot.lanes
-        )
 
     @T.inline
     def quantize(self, rows: T.Buffer, row: Expr, scale: Expr, query: Expr) -> None:
@@ -99,72 +65,6 @@ class PilotQueries:
             total[T.ramp(0, 1, self.lanes)], self.lanes
         )
 
-    @T.inline
-    def score(self, packed: T.Buffer, first_block: Expr, num_tiles: Expr, sink: ScoreSink) -> None:
-        """Hand to `sink` the tile's queries against the keys of `packed` from `first_block` on."""
-        for tile in range(num_tiles):
-            acc = T.alloc_buffer((self.dot.register_scores,), "int32")
-            for q in T.unroll(self.dot.register_queries):
-                for b in T.unroll(self.dot.register_blocks):
-                    acc[self.cell(q, b)] = splat(self.bias[q] + sink.start(q), self.dot.lanes)
-            first = T.bind(first_block + tile * self.dot.register_blocks)
-            if self.dot.narrow is None:
-                self.add_products(acc, packed, first)
-            else:
-                self.add_narrow_sums(self.dot.narrow, acc, packed, first)
-            sink.put(self, acc, tile)
-
-    def keys(self, packed: T.Buffer, block: Expr, step: Expr) -> Expr:
-        """What one step takes from a block of keys."""
-        return packed[block, step, T.ramp(0, 1, self.dot.lanes * self.dot.group)]
-
-    @T.inline
-    def add_products(self, acc: T.Buffer, packed: T.Buffer, first: Expr) -> None:
-        """`acc` += the queries times the blocks of keys from the `first`-th on."""
-        for step in range(self.steps):
-            # a query's word is used up before the next one is loaded: registers are short
-            for q in T.unroll(self.dot.register_queries):
-                for b in T.unroll(self.dot.register_blocks):
-                    acc[self.cell(q, b)] = self.dot.accumulate(
-                        acc[self.cell(q, b)],
-                        self.keys(packed, first + b, step),
-                        self.word(q, step),
-                    )
-
-    @T.inline
-    def add_narrow_sums(
-        self, narrow: NarrowSums, acc: T.Buffer, packed: T.Buffer, first: Expr
-    ) -> None:
-        """The same, with as many steps as fit in 16 bits between two additions to `acc`."""
-        part_steps = T.meta_var(narrow.steps(self.steps))
-        sums = T.alloc_buffer((2 * self.dot.register_scores,), "int16")
-        self.clear_narrow(sums)
-        # One loop, not one in another: LLVM would unroll the inner one and run out of registers.
-        for step in range(self.steps):
-            for q in T.unroll(self.dot.register_queries):
-                for b in T.unroll(self.dot.register_blocks):
-                    sums[self.narrow_cell(q, b)] = sums[self.narrow_cell(q, b)] + narrow.products(
-                        self.keys(packed, first + b, step), self.word(q, step)
-                    )
-            if step % part_steps == part_steps - 1:
-                for q in T.unroll(self.dot.register_queries):
-                    for b in T.unroll(self.dot.register_blocks):
-                        acc[self.cell(q, b)] = acc[self.cell(q, b)] + narrow.widened(
-                            sums[self.narrow_cell(q, b)]
-                        )
-                self.clear_narrow(sums)
-
-    @T.inline
-    def clear_narrow(self, sums: T.Buffer) -> None:
-        for q in T.unroll(self.dot.register_queries):
-            for b in T.unroll(self.dot.register_blocks):
-                sums[self.narrow_cell(q, b)] = splat(T.int16(0), 2 * self.dot.lanes)
-
-    def narrow_cell(self, query: Expr, block: Expr) -> Expr:
-        """The element indices of one accumulator of 16-bit sums."""
-        lanes = 2 * self.dot.lanes
-        return T.ramp((query * self.dot.register_blocks + block) * lanes, 1, lanes)
-
 
 @T.meta_class
 class RowSink:
@@ -183,7 +83,7 @@ class RowSink:
         return T.ramp(tile * self.dot.register_keys + block * self.dot.lanes, 1, self.dot.lanes)
 
     @T.inline
-    def put(self, pilot: PilotQueries, sums: T.Buffer, tile: Expr) -> None:
+    def put(self, pilot: QuantizedRows, sums: T.Buffer, tile: Expr) -> None:
         for q in T.unroll(self.dot.register_queries):
             for b in T.unroll(self.dot.register_blocks):
                 self.scores[self.first_row + q, self.positions(tile, b)] = sums[pilot.cell(q, b)]

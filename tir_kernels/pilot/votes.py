@@ -16,8 +16,8 @@ from .key_shadow import KeyShadow
 from .packed_votes import PackedVotes
 from .plan_table import PlanTable
 from .pooling import DISTANCES
+from .quantized_rows import QuantizedRows
 from .requantize import requantize_lanes
-from .scores import PilotQueries
 from .vote_rows import VoteRows
 from .vote_weights import row_inverse, unsigned_sum
 
@@ -56,7 +56,7 @@ class TableVotes(VoteRows):
             self.table[distance] = self.factors.weight(distance)
 
     @T.inline
-    def put(self, pilot: PilotQueries, sums: T.Buffer, tile: Expr) -> None:
+    def put(self, pilot: QuantizedRows, sums: T.Buffer, tile: Expr) -> None:
         for q in T.unroll(self.dot.register_queries):
             for b in T.unroll(self.dot.register_blocks):
                 self.scores[

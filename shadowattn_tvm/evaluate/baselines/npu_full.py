@@ -13,11 +13,11 @@ from typing import Literal
 
 import numpy as np
 
-from tir_kernels.constants import INT8_QMAX, LOG2_E
-from tir_kernels.spec import AttentionSpec
+from tir_kernels.reference.static_int8 import attend_static_int8
+from tir_kernels.spec import AttentionSpec, StaticInt8Spec
 
 from ..attention import AttentionState, Floats
-from .attend import Mask, causal_mask
+from .attend import causal_mask
 from .static_scales import StaticScales
 
 ALONE_OCTAVES = 256.0
@@ -36,9 +36,8 @@ class NpuFull:
     def __init__(
         self, geometry: AttentionSpec, scales: StaticScales, probability_bits: Literal[8, 16]
     ) -> None:
-        self._geometry = geometry
-        self._scales = scales
-        self._levels = np.float32((1 << probability_bits) - 1)
+        self._spec = StaticInt8Spec(geometry, scales.q, scales.k, scales.v)
+        self._levels = (1 << probability_bits) - 1
         self._chunk: tuple[int, Floats, Floats] | None = None
 
     def ragged(self, layer: int, q: Floats, k: Floats, v: Floats) -> AttentionState:
@@ -56,36 +55,6 @@ class NpuFull:
         return output, lse + np.float32(ALONE_OCTAVES)
 
     def _whole(self, layer: int, q: Floats, k: Floats, v: Floats) -> AttentionState:
-        scales, geometry = self._scales, self._geometry
-        q8, k8, v8 = (
-            _quantize(tensor, scale[layer])
-            for tensor, scale in ((q, scales.q), (k, scales.k), (v, scales.v))
-        )
-        score_scale = np.float32(scales.q[layer] * scales.k[layer] * geometry.sm_scale)
         visible = causal_mask(len(q), len(k))
-        output, lse = np.empty_like(q), np.empty(q.shape[:2], np.float32)
-        for head in range(geometry.num_q_heads):
-            kv_head = head // geometry.group_size
-            weights, lse[:, head] = self._probabilities(
-                (q8[:, head] @ k8[:, kv_head].T) * score_scale, visible
-            )
-            output[:, head] = (weights @ v8[:, kv_head]) * np.float32(
-                scales.v[layer] / self._levels
-            )
+        output, lse, _ = attend_static_int8(self._spec, layer, q, k, v, visible, self._levels)
         return output, lse
-
-    def _probabilities(self, scores: Floats, visible: Mask) -> tuple[Floats, Floats]:
-        """Softmax of each row of `scores` (m, n) in units of its last bit, base-2 lse (m,)."""
-        scores[~visible] = -np.inf
-        largest = scores.max(axis=1)
-        weights = np.exp(scores - largest[:, None])
-        total = weights.sum(axis=1)
-        levels = np.rint(weights * (self._levels / total[:, None]))
-        return levels, (largest + np.log(total)) * np.float32(LOG2_E)
-
-
-def _quantize(x: Floats, scale: float) -> Floats:
-    """INT8 values of `x`, held in float32: sums of their products stay below 2^24, where float32
-    counts exactly (probabilities add up to one, so those with values do as well)."""
-    rounded: Floats = np.rint(x / np.float32(scale))
-    return np.clip(rounded, np.float32(-INT8_QMAX), np.float32(INT8_QMAX))
