@@ -12,7 +12,10 @@ from ..config.json_layout import write_document
 from ..evaluate.document import Count, FiniteFloat, TaskResult
 from ..evaluate.results import Machine, Versions
 
-AttentionContender = Literal["shadow", "cg_full", "torch_sdpa", "mlc_tir"]
+BudgetedContender = Literal["shadow", "cg_sparse", "cg_block_sparse"]
+"""Those that compute what a plan keeps."""
+
+AttentionContender = BudgetedContender | Literal["cg_full", "npu_full", "torch_sdpa", "mlc_tir"]
 Inputs = Literal["random", "captured"]
 
 

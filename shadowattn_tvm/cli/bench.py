@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -65,6 +66,7 @@ def attention(
     inputs: InputKind = "random",
     corpus: Corpus = None,
     rounds: Rounds = 7,
+    baselines: Annotated[bool, typer.Option(help="Time the paper's baselines too.")] = True,
     stock: Annotated[bool, typer.Option(help="Time TVM's own kernel too.")] = True,
     seed: Seed = 0,
     json_file: JsonFile = None,
@@ -74,7 +76,8 @@ def attention(
     from ..bench import AttentionBench, bench_attention
     from .bench_tables import print_attention
 
-    grid, layers = _grid(model, plan, context, chunk, workers, inputs, corpus, rounds, seed, stock)
+    grid, layers = _grid(model, plan, context, chunk, workers, inputs, corpus, rounds, seed)
+    grid = replace(grid, with_baselines=baselines, with_stock=stock)
     rows: list[AttentionRow] = []
     with progress_bar() as bar:
         for more in bench_attention(grid, layers, progress=stages(bar)):
@@ -135,7 +138,6 @@ def _grid(
     corpus: Sequence[str] | None,
     rounds: int,
     seed: int,
-    with_stock: bool = False,
 ) -> tuple[AttentionGrid, LayersOf]:
     """What to time, and on what."""
     from ..bench import AttentionGrid
@@ -158,7 +160,6 @@ def _grid(
         workers=tuple(workers or ((0, 1) if chosen.sharing.pooled else (0,))),
         rounds=rounds,
         inputs=inputs,
-        with_stock=with_stock,
     )
 
     def layers(num_queries: int, num_keys: int) -> Sequence[LayerInputs]:
