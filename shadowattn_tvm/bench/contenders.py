@@ -59,16 +59,16 @@ def dense_entry(
     scale: float = 0.0,
     num_layers: int | None = None,
 ) -> Entry:
-    """A kernel that attends exactly to everything, on at most `num_layers` of the inputs. `scale`:
-    as of `SlotCall`."""
-    calls = workload.distinct_calls[:num_layers]
+    """A kernel that attends exactly to everything, in at most `num_layers` calls. `scale`: as of
+    `SlotCall`."""
+    calls = workload.few_calls[:num_layers]
     return _whole_entry(name, kernel, scale, calls, workload.dense)
 
 
 def static_int8_entry(workload: Workload) -> Entry:
     """NPU-Full, on a core that stands in for the NPU; with scales of its own inputs."""
     kernel = static_int8_kernel(workload.static_int8_spec)
-    return _whole_entry("npu_full", kernel, 0.0, workload.distinct_calls, workload.static_int8)
+    return _whole_entry("npu_full", kernel, 0.0, workload.few_calls, workload.static_int8)
 
 
 def _whole_entry(
@@ -95,7 +95,8 @@ def torch_entry(workload: Workload) -> Entry:
     def heads_first(x: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(x).transpose(0, 1).contiguous()[None]
 
-    layers = [tuple(map(heads_first, (each.q, each.k, each.v))) for each in workload.inputs]
+    inputs = [call.inputs for call in workload.few_calls]
+    layers = [tuple(map(heads_first, (each.q, each.k, each.v))) for each in inputs]
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         return scaled_dot_product_attention(q, k, v, scale=scale, enable_gqa=True)

@@ -21,6 +21,9 @@ from .reference import (
     static_int8_reference,
 )
 
+_COLD_CALLS = 8
+"""Each has buffers of its own: together more than the caches that a core may count on."""
+
 
 class Workload:
     """What all contenders are given, and held against.
@@ -41,9 +44,10 @@ class Workload:
         self._expected: dict[BudgetedContender, Expected] = {}
 
     @property
-    def distinct_calls(self) -> Sequence[SlotCall]:
-        """For contenders that treat all layers alike: a call for each of the inputs."""
-        return self.calls[: len(self.inputs)]
+    def few_calls(self) -> Sequence[SlotCall]:
+        """For contenders that treat all layers alike: as many as have inputs of their own, or as
+        make caches as cold as all layers would."""
+        return self.calls[: max(len(self.inputs), _COLD_CALLS)]
 
     @cached_property
     def kept(self) -> list[float]:
@@ -76,11 +80,12 @@ class Workload:
         def scales(tensors: Iterable[Floats]) -> tuple[float, ...]:
             return tuple(float(np.abs(tensor).max()) / INT8_QMAX for tensor in tensors)
 
+        inputs = [call.inputs for call in self.few_calls]
         return StaticInt8Spec(
             self.spec.attention,
-            q_scales=scales(each.q for each in self.inputs),
-            k_scales=scales(each.k for each in self.inputs),
-            v_scales=scales(each.v for each in self.inputs),
+            q_scales=scales(each.q for each in inputs),
+            k_scales=scales(each.k for each in inputs),
+            v_scales=scales(each.v for each in inputs),
         )
 
     @cached_property

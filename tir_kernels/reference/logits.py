@@ -17,7 +17,7 @@ def softmax_with_temperature(logits: FloatArray, temperature: FloatArray) -> Flo
             weights = np.exp((row - row.max()) / t)
             rows.append(weights / weights.sum())
         else:
-            rows.append(np.eye(len(row))[row.argmax()])
+            rows.append((np.arange(len(row)) == row.argmax()).astype(np.float64))
     return np.array(rows, dtype=np.float32).reshape(logits.shape)
 
 
