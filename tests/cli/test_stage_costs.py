@@ -51,7 +51,7 @@ def test_mistakes(
         ((*common, "--stage-costs"), "expected a plan by --plan"),
         ((*common, "--stage-costs", "--plan", plan_file), "share lists"),
         ((*common, "--stage-costs", "--plan", "off"), "got 'off'"),
-        ((*common, "--stage-costs", "--plan", "smollm2-135m-r20"), "share lists"),
+        ((*common, "--stage-costs", "--plan", "smollm2-135m-r20-per-query"), "share lists"),
         ((*measure, "--method", "fisher"), "--method can't be given with --stage-costs"),
         ((*measure, "--query-block", "1"), "--query-block can't be given with --stage-costs"),
         ((*measure, "--context", "8"), "keeps all of 8 tokens"),

@@ -48,7 +48,7 @@ def test_an_order_of_heads_is_part_of_the_code_and_its_reasons_are_not(
 
 def test_plans_keep_their_hashes() -> None:
     """Results in docs name the shipped plans by it."""
-    plan = load_plan(configs_dir() / "plans" / "smollm2-135m-r20.json")
+    plan = load_plan(configs_dir() / "plans" / "smollm2-135m-r20-per-query.json")
     assert plan_hash(plan).startswith("f9406113cc36")
 
 
