@@ -70,12 +70,19 @@ def attention(
     stock: Annotated[bool, typer.Option(help="Time TVM's own kernel too.")] = True,
     seed: Seed = 0,
     json_file: JsonFile = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw time against older tokens here (.png or .svg).")
+    ] = None,
 ) -> None:
     """Attention of a prefill chunk to everything older: one layer, all heads."""
     use_physical_cores()
     from ..bench import AttentionBench, bench_attention
+    from ..bench.attention_plot import plot_attention
+    from ..plan.plot import require_plotting
     from .bench_tables import print_attention
 
+    if plot is not None:
+        require_plotting(plot)
     grid, layers = _grid(model, plan, context, chunk, workers, inputs, corpus, rounds, seed)
     grid = replace(grid, with_baselines=baselines, with_stock=stock)
     rows: list[AttentionRow] = []
@@ -83,6 +90,8 @@ def attention(
         for more in bench_attention(grid, layers, progress=stages(bar)):
             rows += more
     _save(AttentionBench, rows, json_file)
+    if plot is not None:
+        plot_attention(rows, f"{model.name}, {plan}, {inputs} inputs", plot)
     print_attention(rows)
 
 
