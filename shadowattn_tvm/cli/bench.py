@@ -15,8 +15,11 @@ from ..errors import ConfigError
 from ..runtime.threads import use_physical_cores
 from .options import load_shadow_attn
 from .progress import progress_bar, stages
+from .values import parse_shape
 
 if TYPE_CHECKING:  # the command line starts without what only some commands need
+    from tir_kernels.spec import ShadowSpec
+
     from ..bench import AttentionGrid, AttentionRow
     from ..bench.attention import LayersOf
     from ..bench.document import Bench, Row
@@ -28,6 +31,9 @@ bench_app = typer.Typer(
 )
 
 DEFAULT_CONTEXTS = (1024, 2048, 4096, 8192)
+
+_SHAPE_ROWS = 256
+"""Queries and keys that say what scales random inputs have."""
 
 Model = Annotated[Path, typer.Argument(help="Model directory made by convert_weight.")]
 PlanOption = Annotated[str, typer.Option("--plan", help="Plan file or a shipped plan's name.")]
@@ -65,6 +71,13 @@ def attention(
     ] = None,
     inputs: InputKind = "random",
     corpus: Corpus = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            help="Query heads, KV heads and head dim, as 12/2/128: the plan's keep ratios dealt "
+            "out to other heads than the model's; random inputs only."
+        ),
+    ] = None,
     rounds: Rounds = 7,
     baselines: Annotated[bool, typer.Option(help="Time the paper's baselines too.")] = True,
     stock: Annotated[bool, typer.Option(help="Time TVM's own kernel too.")] = True,
@@ -83,7 +96,7 @@ def attention(
 
     if plot is not None:
         require_plotting(plot)
-    grid, layers = _grid(model, plan, context, chunk, workers, inputs, corpus, rounds, seed)
+    grid, layers = _grid(model, plan, context, chunk, workers, inputs, corpus, rounds, seed, shape)
     grid = replace(grid, with_baselines=baselines, with_stock=stock)
     rows: list[AttentionRow] = []
     with progress_bar() as bar:
@@ -147,6 +160,7 @@ def _grid(
     corpus: Sequence[str] | None,
     rounds: int,
     seed: int,
+    shape: str | None = None,
 ) -> tuple[AttentionGrid, LayersOf]:
     """What to time, and on what."""
     from ..bench import AttentionGrid
@@ -161,8 +175,15 @@ def _grid(
         raise ConfigError("--plan: expected a plan to hold against dense attention, got 'off'")
     directory = open_model_directory(model)
     check_plan(chosen, directory)
+    spec = shadow_spec(chosen, directory.architecture)
+    if shape is not None:
+        if inputs != "random":
+            raise ConfigError(
+                f"--shape: no model to capture from, expected random inputs, got {inputs}"
+            )
+        spec = _on_shape(spec, shape, seed)
     grid = AttentionGrid(
-        spec=shadow_spec(chosen, directory.architecture),
+        spec=spec,
         plan=plan,
         contexts=tuple(contexts or DEFAULT_CONTEXTS),
         chunks=tuple(chunks or (256,)),
@@ -178,3 +199,18 @@ def _grid(
         return captured_inputs(directory, documents, num_queries, num_keys)
 
     return grid, layers
+
+
+def _on_shape(spec: ShadowSpec, shape: str, seed: int) -> ShadowSpec:
+    """The plan's budget on heads of another shape. Raises `ConfigError` for what is no shape."""
+    from tir_kernels.spec import AttentionSpec, SpecError
+
+    from ..bench.inputs import random_inputs
+    from ..bench.other_shape import on_shape
+
+    heads, kv_heads, head_dim = parse_shape(shape)
+    try:
+        geometry = AttentionSpec(heads, kv_heads, head_dim, sm_scale=head_dim**-0.5)
+    except SpecError as error:
+        raise ConfigError(f"--shape {shape}: {error}") from error
+    return on_shape(spec, geometry, random_inputs(geometry, _SHAPE_ROWS, _SHAPE_ROWS, seed))

@@ -1,4 +1,4 @@
-"""Option values that Typer can't check: choices of numbers, lists of layers."""
+"""Option values that Typer can't check: choices of numbers, lists of layers, shapes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,19 @@ def one_of(option: str, value: int, choices: Sequence[Choice]) -> Choice:
         if value == choice:
             return choice
     raise ConfigError(f"{option}: expected one of {', '.join(map(str, choices))}, got {value}")
+
+
+def parse_shape(text: str) -> tuple[int, int, int]:
+    """Query heads, KV heads and head dim of `--shape`. Raises `ConfigError`."""
+    parts = text.split("/")
+    if len(parts) != 3 or not all(
+        part.isascii() and part.isdigit() and int(part) for part in parts
+    ):
+        raise ConfigError(
+            f"--shape: expected query heads, KV heads and head dim as '12/2/128', got {text!r}"
+        )
+    heads, kv_heads, head_dim = map(int, parts)
+    return heads, kv_heads, head_dim
 
 
 def parse_layers(text: str) -> tuple[int, ...]:
