@@ -2,17 +2,15 @@
 
 from .document import (
     SCHEMA_VERSION,
-    BucketGrid,
     CorpusDocument,
     HeadPlan,
     LayerPlan,
-    Pilot,
     Plan,
     PlannedModel,
     Provenance,
-    Sharing,
 )
 from .ratios import RatioProfile, load_ratios, save_ratios
+from .settings import BucketGrid, Pilot, Sharing
 from .stage_costs import StageCosts
 from .store import load_plan, plan_hash, save_plan
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from .settings import BucketGrid, Pilot, Sharing, StrictDocument
 from .stage_costs import StageCosts
 
 SCHEMA_VERSION = 2
@@ -20,11 +21,7 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 PositiveInt = Annotated[int, Field(ge=1)]
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class PlannedModel(_Document):
+class PlannedModel(StrictDocument):
     """The model a plan belongs to.
 
     `fingerprint` identifies the checkpoint independently of its weight quantization (see
@@ -46,7 +43,7 @@ RequantTable = Annotated[
 """`[query bucket][key bucket]`, buckets ascending: units of score per unit of INT32 score."""
 
 
-class HeadPlan(_Document):
+class HeadPlan(StrictDocument):
     """One query head: mean scales over the corpus (absmax / quantization maximum) of what the pilot
     quantizes, the past fraction it keeps, and how its scores are requantized.
 
@@ -67,7 +64,7 @@ KeyMeans = Annotated[
 """`[KV head][dimension]`."""
 
 
-class LayerPlan(_Document):
+class LayerPlan(StrictDocument):
     """One layer. A dense layer computes every head exactly, whatever the keep ratios say.
 
     `key_means` are what the pilot subtracts from rotated keys (`Pilot.center_keys`), else None.
@@ -78,59 +75,14 @@ class LayerPlan(_Document):
     key_means: KeyMeans | None = None
 
 
-class BucketGrid(_Document):
-    """Static scales on offer at run time, `per_axis` of them for Q and as many for K: {lambda *
-    sigma ** i} for i around 0. Three give the paper's nine buckets a head, one gives none."""
-
-    sigma: Annotated[float, Field(gt=0.0, lt=1.0)]
-    per_axis: Literal[1, 3, 5] = 3
-
-
-class Sharing(_Document):
-    """Who shares one list of selected positions. The paper's setting is a list per query and head.
-
-    Attributes
-    ----------
-    gqa_group : the query heads of a KV head share; they then have one keep ratio.
-    query_block : consecutive queries of a chunk, counted from its first, that share.
-    """
-
-    gqa_group: bool = False
-    query_block: Literal[1, 8, 16, 32, 64, 128] = 1
-
-    @property
-    def pooled(self) -> bool:
-        """Whether scores of several rows are pooled into one list."""
-        return self.gqa_group or self.query_block > 1
-
-
-class Pilot(_Document):
-    """How the estimate is computed.
-
-    Attributes
-    ----------
-    bits : of the quantized queries and keys; 4 is an experiment.
-    center_keys : subtract a static mean from keys first; it moves all scores of a row alike.
-    hadamard_rotation : rotate queries and keys first, which spreads outlier dimensions. Rotary
-        embedding lies between the weights and the scores, so it is applied before quantizing.
-    score_bits : 32 ranks exact sums; 8 requantizes them with a static scale, as an NPU does, and 9
-        keeps them twice as fine, in 16-bit lanes. Pooling needs 8 or 9.
-    """
-
-    bits: Literal[4, 6, 7, 8] = 8
-    center_keys: bool = False
-    hadamard_rotation: bool = False
-    score_bits: Literal[8, 9, 32] = 32
-
-
-class CorpusDocument(_Document):
+class CorpusDocument(StrictDocument):
     """A text that was read: its name and the SHA-256 (hex) of its UTF-8 bytes."""
 
     name: str
     sha256: str
 
 
-class Provenance(_Document):
+class Provenance(StrictDocument):
     """Where a plan comes from, enough to make it again.
 
     `ratio` is the budget asked for: the past fraction over windows of `window_tokens` prefilled in
@@ -153,7 +105,7 @@ HeadOrder = Annotated[
 """`[layer][position]`: the units of a plan, by number."""
 
 
-class Plan(_Document):
+class Plan(StrictDocument):
     """A calibrated plan. Its units are those who may have lists of their own: query heads, or the
     groups of query heads that share theirs.
 
