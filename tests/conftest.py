@@ -19,8 +19,10 @@ from shadowattn_tvm.runtime.threads import use_physical_cores
 from shadowattn_tvm.weights import ModelDirectory, convert_weight, fetch
 from tests.calibrate.tiny_model import tiny_config, write_tiny_model
 from tests.plan.tiny_plan import make_plan
+from tir_kernels.parsing import remember_evaluated_code
 
 use_physical_cores()  # before any test runs a kernel
+remember_evaluated_code()  # before any test makes one
 # torch's idle threads otherwise spin on the cores that TVM's are waiting for; set before it loads
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 

@@ -8,6 +8,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from tir_kernels.parsing import remember_evaluated_code
+
 from ..errors import ShadowAttnError
 from .bench import bench_app
 from .bench_models import decode, prefill
@@ -45,6 +47,7 @@ app.command()(trace)
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 the user's mistake (one message, no traceback;
     Typer does the same for malformed arguments), 1 ours."""
+    remember_evaluated_code()
     try:
         app(arguments)
     except ShadowAttnError as error:
