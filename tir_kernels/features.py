@@ -13,8 +13,22 @@ Int8Dot = Literal["widening", "pmaddwd", "vnni", "dotprod"]
 
 
 @dataclass(frozen=True)
+class TunedTile:
+    """Tile sizes that a search found for one kernel, to replace the hand-chosen ones.
+
+    Attributes
+    ----------
+    kernel : which, its shape included, as `gemm_name` and `list_attention_name` spell it.
+    sizes : (field of the kernel's tile, value).
+    """
+
+    kernel: str
+    sizes: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
 class CpuFeatures:
-    """A CPU's vector unit.
+    """A CPU's vector unit, and what a search found out about it.
 
     Attributes
     ----------
@@ -23,12 +37,19 @@ class CpuFeatures:
     vector_registers : architectural vector registers; bounds the register tiles.
     int8_dot : the best INT8 dot product: `widening` is plain multiplies that LLVM vectorizes,
         `pmaddwd` x86's exact int16 pair sums, `vnni` and `dotprod` 4-way accumulating dots.
+    tuned : tiles of kernels that were tuned on this very CPU; kernels without one have the
+        hand-chosen tile of the vector unit.
     """
 
     isa: Isa
     lanes: int
     vector_registers: int
     int8_dot: Int8Dot
+    tuned: tuple[TunedTile, ...] = ()
+
+    def tuned_sizes(self, kernel: str) -> dict[str, int]:
+        """The sizes that replace hand-chosen ones of a kernel; none if it wasn't tuned."""
+        return next((dict(tile.sizes) for tile in self.tuned if tile.kernel == kernel), {})
 
 
 GENERIC = CpuFeatures(isa="generic", lanes=4, vector_registers=16, int8_dot="widening")

@@ -21,6 +21,7 @@ from .evaluate import eval_command
 from .fetch import fetch
 from .plan import plan_app
 from .trace import trace
+from .tune import tune_command
 
 EXIT_USER_MISTAKE = 2
 
@@ -35,6 +36,7 @@ app.command()(fetch)
 app.command("convert_weight")(convert_weight)
 app.command()(calibrate)
 app.add_typer(plan_app, name="plan")
+app.command("tune")(tune_command)
 app.command("compile")(compile_command)
 app.command()(chat)
 app.command("eval")(eval_command)

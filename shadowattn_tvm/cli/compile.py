@@ -25,6 +25,14 @@ def compile_command(
     debug_dump: Annotated[
         Path | None, typer.Option(help="Folder for the IR after each phase.")
     ] = None,
+    tuning_logs: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR",
+            help="Folder that `shadowattn tune -o` wrote to, 'shipped' for ours, or 'off' for "
+            "hand-chosen tiles only.",
+        ),
+    ] = "shipped",
 ) -> None:
     """Compile a model library, with shadowAttn in its attention slots."""
     from ..compiler import Phase, compile_library
@@ -40,8 +48,10 @@ def compile_command(
         overrides=overrides,
         output=output,
         debug_dump=debug_dump,
+        tuning_logs=tuning_logs,
         on_phase=report,
     )
     if library.from_cache:
         console.print("  already compiled: taken from the cache")
+    console.print(f"  {library.tuned.describe()}", highlight=False, markup=False, soft_wrap=True)
     print(library.path)

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import tir_kernels
+from tir_kernels.features import TunedTile
 
 from ..config.architecture import LlamaConfig
 from ..config.paths import cache_dir
@@ -25,6 +26,7 @@ def library_key(
     *,
     open_prefill: bool = False,
     trace: bool = False,
+    tuned: tuple[TunedTile, ...] = (),
 ) -> str:
     """SHA-256 (hex) over everything a library depends on, our own source included."""
     content = {
@@ -34,6 +36,7 @@ def library_key(
         "plan_hash": None if plan is None else plan_hash(plan),
         "open_prefill": open_prefill,
         "trace": trace,
+        "tuned": {tile.kernel: dict(tile.sizes) for tile in tuned},
         "target": str(device.target),
         "pipeline_workers": device.pipeline_workers,
         "tvm": version("apache-tvm"),

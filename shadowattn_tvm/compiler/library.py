@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tvm
@@ -25,6 +25,7 @@ from .link import link, require_linker
 from .metadata import library_metadata
 from .overrides import apply_overrides
 from .targets import resolve_device
+from .tuning import SHIPPED, TunedKernels, model_workloads, tuned_kernels
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,12 @@ class CompiledLibrary:
     ----------
     path : the shared object.
     phases : what was done and how long it took; empty if the cache had it already.
+    tuned : which of its kernels have tuned tiles.
     """
 
     path: Path
     phases: tuple[Phase, ...]
+    tuned: TunedKernels
 
     @property
     def from_cache(self) -> bool:
@@ -62,6 +65,7 @@ def compile_library(
     output: Path | None = None,
     debug_dump: Path | None = None,
     trace: bool = False,
+    tuning_logs: str = SHIPPED,
     on_phase: Callable[[Phase], None] = lambda phase: None,
 ) -> CompiledLibrary:
     """Compile `directory`'s model for `device`, with shadowAttn if a plan is given.
@@ -69,7 +73,7 @@ def compile_library(
     The library lands in the cache, keyed by content, and is copied to `output` if given.
     `on_phase` is called as each phase ends. With `debug_dump` the cache is not consulted and the
     IR after each phase is written there. With `trace` the library appends the stamps of its
-    pipelines to the file that `SHADOWATTN_TRACE` names.
+    pipelines to the file that `SHADOWATTN_TRACE` names. `tuning_logs`: see `tuned_kernels`.
 
     Raises `PlanError` (a plan for another model), `ConfigError` (unknown device or overrides),
     `CompileError`, `OutputError`.
@@ -81,13 +85,14 @@ def compile_library(
         overrides=overrides,
         debug_dump=debug_dump,
         trace=trace,
+        tuning_logs=tuning_logs,
         on_phase=on_phase,
     )
     if output is None:
         return cached
     with write_atomically(output) as staged:
         shutil.copyfile(cached.path, staged)
-    return CompiledLibrary(output, cached.phases)
+    return replace(cached, path=output)
 
 
 def compile_open_library(
@@ -116,6 +121,7 @@ def _compiled(
     open_prefill: bool = False,
     debug_dump: Path | None = None,
     trace: bool = False,
+    tuning_logs: str = SHIPPED,
     on_phase: Callable[[Phase], None],
 ) -> CompiledLibrary:
     """The library in the cache, compiled if it isn't there."""
@@ -124,8 +130,17 @@ def _compiled(
     architecture = apply_overrides(directory.architecture, overrides)
     if plan is not None:
         check_plan(plan, directory)
+    features = cpu_features(target)
+    workloads = model_workloads(architecture, directory.quantization, plan)
+    tuned = tuned_kernels(workloads, target, features, tuning_logs)
     key = library_key(
-        directory, architecture, plan, resolved, open_prefill=open_prefill, trace=trace
+        directory,
+        architecture,
+        plan,
+        resolved,
+        open_prefill=open_prefill,
+        trace=trace,
+        tuned=tuned.tiles,
     )
     cached = cached_library_path(key)
     phases: list[Phase] = []
@@ -140,7 +155,7 @@ def _compiled(
             _make_folder(debug_dump)
         options = PipelineOptions(
             target=target,
-            features=cpu_features(target),
+            features=replace(features, tuned=tuned.tiles),
             attention=attention_spec(architecture),
             rope_theta=float(architecture.position_embedding_base),
             rope_scaling=rope_scaling(architecture),
@@ -149,7 +164,9 @@ def _compiled(
             prefill_chunk_size=architecture.prefill_chunk_size,
             context_window_size=architecture.context_window_size,
             max_batch_size=architecture.max_batch_size,
-            metadata=library_metadata(directory, architecture, exported.parameters, plan, shadow),
+            metadata=library_metadata(
+                directory, architecture, exported.parameters, plan, shadow, tuned.tiles
+            ),
             report=clock.begin,
             debug_dump=debug_dump,
             pipeline_workers=0 if plan is None else resolved.pipeline_workers,
@@ -165,7 +182,7 @@ def _compiled(
         with write_atomically(cached) as staged:
             link(executable, staged)
         clock.end()
-    return CompiledLibrary(cached, tuple(phases))
+    return CompiledLibrary(cached, tuple(phases), tuned)
 
 
 def check_plan(plan: Plan, directory: ModelDirectory) -> None:

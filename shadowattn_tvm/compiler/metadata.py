@@ -3,7 +3,8 @@
 MLC's engine ignores keys it doesn't know, so ours are safe there:
 - `weight_hash`: the weights the library was compiled for;
 - `shadow_attn`: null for a dense library, else `plan_hash`, `k_min` and `keep_ratio_q16`
-  [layer][query head], from which the fraction of positions kept follows exactly.
+  [layer][query head], from which the fraction of positions kept follows exactly;
+- `tuned_tiles`: by kernel, the tile sizes that replace hand-chosen ones.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from tvm.relax.frontend import nn
 
+from tir_kernels.features import TunedTile
 from tir_kernels.spec import ShadowSpec
 
 from ..config.architecture import LlamaConfig
@@ -25,6 +27,7 @@ def library_metadata(
     parameters: tuple[tuple[str, nn.Parameter], ...],
     plan: Plan | None,
     shadow: ShadowSpec | None,
+    tuned: tuple[TunedTile, ...] = (),
 ) -> dict[str, Any]:
     """The `_metadata` object, without `memory_usage`; `architecture` has the library's limits."""
     return {
@@ -52,6 +55,7 @@ def library_metadata(
         ],
         "weight_hash": directory.weight_hash,
         "shadow_attn": None if plan is None or shadow is None else _shadow(plan, shadow),
+        "tuned_tiles": {tile.kernel: dict(tile.sizes) for tile in tuned},
     }
 
 

@@ -25,12 +25,22 @@ def cache_dir() -> Path:
 def configs_dir() -> Path:
     """Folder of the configuration files we ship: beside the package in a checkout, inside it when
     installed from a wheel. Raises `ConfigError` if it is missing."""
+    return _shipped("configs", "the configuration files")
+
+
+def tuning_logs_dir() -> Path:
+    """Folder of the tuning logs we ship, found like the configuration files. Raises `ConfigError`
+    if it is missing."""
+    return _shipped("tuning_logs", "the tuning logs")
+
+
+def _shipped(name: str, what: str) -> Path:
     package = Path(__file__).resolve().parent.parent
-    candidates = (package / "_configs", package.parent / "configs")
+    candidates = (package / f"_{name}", package.parent / name)
     for folder in candidates:
         if folder.is_dir():
             return folder
     raise ConfigError(
-        f"the configuration files are missing: expected them at {candidates[0]} or "
-        f"{candidates[1]}; install shadowattn-tvm again"
+        f"{what} are missing: expected them at {candidates[0]} or {candidates[1]}; install "
+        "shadowattn-tvm again"
     )

@@ -70,9 +70,22 @@ def attention_tile(features: CpuFeatures) -> AttentionTile:
     return _TILES[features.isa]
 
 
-def list_tile(features: CpuFeatures, rows: int) -> AttentionTile:
-    """The tile sizes for lists that `rows` rows share: as many accumulators, in the shape that
-    leaves the fewest lanes without a row, and no more strips than the rows fill."""
+def list_attention_name(head_dim: int, rows: int) -> str:
+    """What tuned tiles call the attention of `rows` rows to a list they share."""
+    return f"list_attention_{head_dim}_{rows}"
+
+
+def list_tile(features: CpuFeatures, rows: int, head_dim: int) -> AttentionTile:
+    """The tile sizes for lists that `rows` rows share: the tuned ones, or as many accumulators as
+    in the vector unit's tile, in the shape that leaves the fewest lanes without a row, and no more
+    strips than the rows fill."""
+    return replace(
+        _hand_chosen_list_tile(features, rows),
+        **features.tuned_sizes(list_attention_name(head_dim, rows)),
+    )
+
+
+def _hand_chosen_list_tile(features: CpuFeatures, rows: int) -> AttentionTile:
     base = attention_tile(features)
     widths = range(base.query_vectors, 0, -1)
     vectors = min(widths, key=lambda width: -rows % (width * base.lanes))

@@ -64,7 +64,7 @@ def embedding(spec: LinearSpec, features: CpuFeatures) -> tirx.PrimFunc:
 
 def _float_linear(spec: LinearSpec, features: CpuFeatures) -> tirx.PrimFunc:
     n, k = T.int64(spec.out_features), T.int64(spec.in_features)
-    tile = linear_tile(features)
+    tile = linear_tile(spec, features)
 
     @T.prim_func(s_tir=True)
     def linear_q0f32(x_handle: T.handle, w_handle: T.handle, y_handle: T.handle) -> None:
@@ -86,7 +86,7 @@ def _float_linear(spec: LinearSpec, features: CpuFeatures) -> tirx.PrimFunc:
 
 def _quantized_linear(spec: LinearSpec, features: CpuFeatures) -> tirx.PrimFunc:
     n, k = T.int64(spec.out_features), T.int64(spec.in_features)
-    tile = linear_tile(features)
+    tile = linear_tile(spec, features)
 
     @T.prim_func(s_tir=True)
     def linear_q4f32_1(
@@ -111,7 +111,7 @@ def _quantized_linear(spec: LinearSpec, features: CpuFeatures) -> tirx.PrimFunc:
 
 def _float_decode(spec: LinearSpec, features: CpuFeatures) -> tirx.PrimFunc:
     n, k = T.int64(spec.out_features), T.int64(spec.in_features)
-    tile = linear_tile(features)
+    tile = linear_tile(spec, features)
 
     @T.prim_func(s_tir=True)
     def linear_decode_q0f32(x_handle: T.handle, w_handle: T.handle, y_handle: T.handle) -> None:
@@ -127,7 +127,7 @@ def _float_decode(spec: LinearSpec, features: CpuFeatures) -> tirx.PrimFunc:
 
 def _quantized_decode(spec: LinearSpec, features: CpuFeatures) -> tirx.PrimFunc:
     n, k = T.int64(spec.out_features), T.int64(spec.in_features)
-    tile = linear_tile(features)
+    tile = linear_tile(spec, features)
 
     @T.prim_func(s_tir=True)
     def linear_decode_q4f32_1(

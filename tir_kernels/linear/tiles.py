@@ -7,9 +7,10 @@ stack, where LLVM turns it into registers, to the heap.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..features import CpuFeatures, Isa
+from ..spec import LinearSpec
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,11 @@ _TILES: dict[Isa, LinearTile] = {
 }
 
 
-def linear_tile(features: CpuFeatures) -> LinearTile:
-    """The tile sizes for a vector unit."""
-    return _TILES[features.isa]
+def gemm_name(spec: LinearSpec) -> str:
+    """What tuned tiles call a layer's GEMM."""
+    return f"gemm_{spec.quantization}_{spec.out_features}x{spec.in_features}"
+
+
+def linear_tile(spec: LinearSpec, features: CpuFeatures) -> LinearTile:
+    """The tile sizes for a layer: the vector unit's, but for those that were tuned."""
+    return replace(_TILES[features.isa], **features.tuned_sizes(gemm_name(spec)))

@@ -95,7 +95,8 @@ class AttendStage:
         self.selector = RowSelector(features)
         self.indices = T.alloc_buffer((1, keep + index_slack(features)), "int32")
         self.counts = T.alloc_buffer((1,), "int32")
-        self.tile = ListTile(spec.attention, list_tile(features, spec.list_rows))
+        sizes = list_tile(features, spec.list_rows, spec.attention.head_dim)
+        self.tile = ListTile(spec.attention, sizes)
 
     @T.inline
     def select(self, importance: T.Buffer, slot: Expr) -> None:

@@ -25,7 +25,7 @@ from ..dense_harness import (
 @pytest.mark.parametrize("features", [GENERIC, AVX2, AVX512, NEON], ids=lambda f: f.isa)
 @pytest.mark.parametrize("rows", [1, 3, 7, 8, 16, 24, 32, 48, 64, 96, 128, 384, 1024])
 def test_lists_fill_their_tiles(rows: int, features: CpuFeatures) -> None:
-    base, tile = attention_tile(features), list_tile(features, rows)
+    base, tile = attention_tile(features), list_tile(features, rows, 64)
     stack_bytes = 4 * tile.lanes * tile.query_vectors * tile.register_rows
     assert stack_bytes <= 4 * base.lanes * base.query_vectors * base.register_rows < 1024
     assert tile.queries <= max(base.queries, tile.strip_queries)

@@ -1,0 +1,15 @@
+"""MetaSchedule on the kernels it helps: tiles are searched for, measured, and kept as records."""
+
+from .document import Tuning, TuningRow, save_tuning
+from .measure import Rpc
+from .run import TuneSettings, select_workloads, tune
+
+__all__ = [
+    "Rpc",
+    "TuneSettings",
+    "Tuning",
+    "TuningRow",
+    "save_tuning",
+    "select_workloads",
+    "tune",
+]
