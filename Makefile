@@ -34,7 +34,7 @@ venv: $(READY)
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[calibrate,report,dev]'
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[calibrate,report,tune,dev]'
 	touch $@
 
 # Fetched, converted and compiled once; afterwards this is an instant start.

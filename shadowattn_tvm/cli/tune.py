@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import ConfigError
-from ..runtime.threads import THREADS_VARIABLE, use_physical_cores
+from ..runtime.threads import use_physical_cores
 from .options import load_shadow_attn
 from .progress import console, progress_bar, stages
 
@@ -56,6 +54,7 @@ def tune_command(
     rpc = _rpc(rpc_tracker, rpc_key)
     use_physical_cores()
     from ..compiler import model_workloads, plain_target, resolve_target, target_folder
+    from ..evaluate.results import these_versions, this_machine
     from ..tune import TuneSettings, Tuning, save_tuning, select_workloads, tune
     from ..weights import open_model_directory
 
@@ -72,14 +71,13 @@ def tune_command(
     for row in rows:
         console.print(f"  {_describe(row)}", highlight=False, markup=False, soft_wrap=True)
     if json_file is not None:
-        packages = ("apache-tvm", "apache-tvm-ffi", "shadowattn-tvm")
         save_tuning(
             Tuning(
-                created=datetime.now(UTC),
-                command=tuple(sys.argv),
-                versions={name: version(name) for name in packages},
+                created=datetime.now(UTC).replace(microsecond=0),
+                command=("shadowattn", *sys.argv[1:]),
+                versions=these_versions(),
+                machine=this_machine(),
                 runner="local" if rpc is None else "rpc",
-                threads=os.environ.get(THREADS_VARIABLE),
                 target=plain_target(target),
                 trials=trials,
                 seed=seed,

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Annotated, Any, TypeVar
 
 import tvm
@@ -31,6 +30,9 @@ from ..errors import ConfigError
 WORKLOAD_FILE = "database_workload.json"
 RECORD_FILE = "database_tuning_record.json"
 """MetaSchedule's names."""
+
+_COMPARABLE_PART = 0.5
+"""Of the measurements that the most measured tile has: those with fewer aren't compared with it."""
 
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Instruction = tuple[str, list[JsonValue], list[JsonValue], list[str]]
@@ -73,7 +75,8 @@ class TuningDatabase:
     def times_s(
         self, workload: Workload, target: tvm.target.Target, features: CpuFeatures
     ) -> dict[Tile, float]:
-        """The median seconds of every tile that was measured on exactly this target.
+        """The seconds of every tile that was measured on exactly this target, and of those about as
+        often as any: of more measurements, the shortest is shorter.
 
         Raises `ConfigError` for a tile that the kernels don't take.
         """
@@ -85,7 +88,12 @@ class TuningDatabase:
             if record.workload in numbers and record.target == exported:
                 tile = _checked_tile(workload, features, record)
                 times.setdefault(tile, []).extend(record.run_s)
-        return {tile: median(seconds) for tile, seconds in times.items()}
+        most = max(map(len, times.values()), default=0)
+        return {
+            tile: min(seconds)
+            for tile, seconds in times.items()
+            if len(seconds) >= _COMPARABLE_PART * most
+        }
 
 
 def read_database(folder: Path) -> TuningDatabase | None:

@@ -6,25 +6,25 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from ..config.json_layout import write_document
+from ..evaluate.document import Count, TaskResult
+from ..evaluate.results import Machine, Versions
 
 
-class TuningRow(BaseModel):
+class TuningRow(TaskResult):
     """One kernel's search.
 
-    `measured` and `failed` count tiles; `reason` is what the last failure said. Times are medians:
-    `hand_chosen_ms` of `hand_chosen`, `best_ms` of `best`, the tile that `compile` will take; None
-    where nothing was measured.
+    `measured` and `failed` count tiles; `reason` is what the last failure said. Times are the
+    shortest: `hand_chosen_ms` of `hand_chosen`, `best_ms` of `best`, the tile that `compile` will
+    take; None where nothing was measured.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     kernel: str
     space: PositiveInt
-    measured: NonNegativeInt
-    failed: NonNegativeInt
+    measured: Count
+    failed: Count
     reason: str | None
     hand_chosen: dict[str, int]
     hand_chosen_ms: PositiveFloat | None
@@ -32,21 +32,19 @@ class TuningRow(BaseModel):
     best_ms: PositiveFloat | None
 
 
-class Tuning(BaseModel):
-    """A tuning file: what was tuned, on what, and how it went. `runner`: `local`, or `rpc` for a
-    device behind a tracker."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+class Tuning(TaskResult):
+    """A tuning file: what was tuned, for what, and how it went. `runner`: `local`, or `rpc` where a
+    device behind a tracker was measured, not `machine`, which then only searched."""
 
     schema_version: Literal[1] = 1
     created: Annotated[datetime, Field(strict=False)]
     command: Annotated[tuple[str, ...], Field(strict=False)]
-    versions: dict[str, str]
+    versions: Versions
+    machine: Machine
     runner: Literal["local", "rpc"]
-    threads: str | None
     target: dict[str, Any]
     trials: PositiveInt
-    seed: NonNegativeInt
+    seed: Count
     rows: Annotated[tuple[TuningRow, ...], Field(strict=False)]
 
 

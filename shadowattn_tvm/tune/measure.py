@@ -7,6 +7,7 @@ beyond any buffer: here lists name keys that are there, and the kernel clamps wh
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -86,14 +87,22 @@ def make_runner(
 def require_device(rpc: Rpc) -> None:
     """Raise `ConfigError` unless the tracker answers and has a device with the key."""
     try:
+        # TVM would try for a minute
+        socket.create_connection((rpc.host, rpc.port), _CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise ConfigError(
+            f"--rpc-tracker: can't reach a tracker at {rpc.host}:{rpc.port}: "
+            f"{error.strerror or error}; start one with python -m tvm.exec.rpc_tracker"
+        ) from None
+    try:
         _rpc_config(rpc, session_timeout_s=_CONNECT_TIMEOUT_S).count_num_servers(
             allow_missing=False
         )
     except ValueError as error:
-        reason = str(error).splitlines()[0].removesuffix("using the following configuration:")
+        reason = str(error).splitlines()[0].removesuffix(" using the following configuration:")
         raise ConfigError(
             f"--rpc-tracker: expected a tracker at {rpc.host}:{rpc.port} that knows a device "
-            f"{rpc.key!r}, got: {reason.strip()} (python -m tvm.exec.query_rpc_tracker asks it)"
+            f"{rpc.key!r}, got: {reason}; python -m tvm.exec.query_rpc_tracker asks it"
         ) from None
 
 

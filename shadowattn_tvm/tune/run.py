@@ -33,7 +33,7 @@ _FINALISTS = 3
 """The fastest tiles; they and the hand-chosen one are measured again, in turn, since the fastest
 of many single measurements is also the luckiest."""
 
-_FINAL_ROUNDS = 3
+_FINAL_ROUNDS = 5
 
 _PACKAGES = ("cloudpickle", "psutil")
 """Of the `tune` extra; MetaSchedule imports them as late as it can."""
@@ -51,14 +51,16 @@ class TuneSettings:
     trials : tiles of each kernel, at most.
     seed : of the order of random tiles.
     rpc : the device to measure on; None = this machine.
-    repeats, min_repeat_ms : measurements of a tile, and how long each lasts at least.
+    repeats, min_repeat_ms : measurements of a tile, and how long each lasts at least. The shortest
+        counts, since what else runs here only adds to them; so they are many and short, shorter
+        than what a scheduler hands out.
     """
 
     trials: int
     seed: int = 0
     rpc: Rpc | None = None
-    repeats: int = 5
-    min_repeat_ms: int = 20
+    repeats: int = 20
+    min_repeat_ms: int = 2
 
 
 def select_workloads(workloads: Sequence[Workload], kinds: Sequence[str]) -> tuple[Workload, ...]:
@@ -99,11 +101,10 @@ def tune(
     rows = []
     for workload in workloads:
         measurement = Measurement(settings.repeats, settings.min_repeat_ms)
-        trials = Trials(workload, target, database, measurement, settings.rpc)
         search = Search(workload, features, settings.trials, settings.seed)
-        measured = _search(
-            search, trials, workload.tile(features), partial(on_trial, workload.name)
-        )
+        on_done = partial(on_trial, workload.name)
+        with Trials(workload, target, database, measurement, settings.rpc) as trials:
+            measured = _search(search, trials, workload.tile(features), on_done)
         rows.append(_row(workload, target, features, folder, measured, trials))
     return rows
 
@@ -114,25 +115,17 @@ def _search(
     """Measure what the search asks for, then the finalists again; the number of tiles measured."""
     total = search.trials + _FINAL_ROUNDS * min(search.trials, 1 + _FINALISTS)
     done = 0
-
-    def measure(tiles: Sequence[Tile], artifacts: Sequence[str | None]) -> None:
-        nonlocal done
-        for tile, artifact in zip(tiles, artifacts, strict=True):
-            seconds = None if artifact is None else trials.measure(tile, artifact)
+    while tiles := search.ask(_BATCH):
+        for tile, seconds in trials.run(tiles):
             if seconds is not None:
                 search.tell(tile, seconds)
-            done += 1
-            on_trial(done, total)
-
-    while tiles := search.ask(_BATCH):
-        measure(tiles, trials.build(tiles))
-    measured = len(search.best(search.trials))
-    finalists = list(dict.fromkeys([hand_chosen, *search.best(_FINALISTS)]))
-    artifacts = trials.build(finalists)
-    for _ in range(_FINAL_ROUNDS):
-        measure(finalists, artifacts)
+            on_trial(done := done + 1, total)
+    best = search.best(search.trials)
+    finalists = list(dict.fromkeys([hand_chosen, *best[:_FINALISTS]]))
+    for _ in trials.run(finalists, _FINAL_ROUNDS):
+        on_trial(done := done + 1, total)
     on_trial(total, total)
-    return measured
+    return len(best)
 
 
 def _row(

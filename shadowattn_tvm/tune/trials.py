@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from statistics import median
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Self
 
 import tvm
 from tvm.s_tir import meta_schedule as ms
@@ -19,7 +21,8 @@ _DEVICE = "cpu"
 
 
 class Trials:
-    """Builds and measures tiles of a workload, and adds every measurement to a database.
+    """Builds and measures tiles of a workload, and adds every measurement to a database. A context:
+    leaving it ends the process that measures.
 
     Attributes
     ----------
@@ -46,7 +49,26 @@ class Trials:
         self._recorded = database.commit_workload(module)
         self._arguments = ms.arg_info.ArgInfo.from_prim_func(module[ENTRY])
 
-    def build(self, tiles: Sequence[Tile]) -> list[str | None]:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._runner.pool.shutdown()
+
+    def run(self, tiles: Sequence[Tile], rounds: int = 1) -> Iterator[tuple[Tile, float | None]]:
+        """Build the tiles, then measure them in turn, `rounds` times: each measurement's tile and
+        seconds, None if it failed."""
+        artifacts = self._build(tiles)
+        try:
+            for _ in range(rounds):
+                for tile, artifact in zip(tiles, artifacts, strict=True):
+                    yield tile, None if artifact is None else self._measure(tile, artifact)
+        finally:
+            for artifact in filter(None, artifacts):
+                # the builder makes a folder for each
+                shutil.rmtree(Path(artifact).parent, ignore_errors=True)
+
+    def _build(self, tiles: Sequence[Tile]) -> list[str | None]:
         """The path of every tile's kernel; None where it can't be built."""
         modules = [schedule_of(self._workload, tile).mod for tile in tiles]
         results = self._builder.build(
@@ -59,8 +81,8 @@ class Trials:
             paths.append(None if result.artifact_path is None else str(result.artifact_path))
         return paths
 
-    def measure(self, tile: Tile, artifact: str) -> float | None:
-        """The tile's median seconds, recorded; None if it fails."""
+    def _measure(self, tile: Tile, artifact: str) -> float | None:
+        """The tile's shortest time in seconds, all recorded; None if it fails."""
         (future,) = self._runner.run([ms.runner.RunnerInput(artifact, _DEVICE, self._arguments)])
         result = future.result()
         if result.run_secs is None:
@@ -76,7 +98,7 @@ class Trials:
                 self._arguments,
             )
         )
-        return median(seconds)
+        return min(seconds)
 
     def _note_failure(self, message: str) -> None:
         self.failed += 1

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from shadowattn_tvm.config import cache_dir, configs_dir, paths
+from shadowattn_tvm.config.paths import tuning_logs_dir
 from shadowattn_tvm.errors import ConfigError
 
 
@@ -44,3 +45,14 @@ def test_the_configs_of_a_checkout_and_of_a_wheel(
     assert configs_dir() == tmp_path / "configs"
     (tmp_path / "shadowattn_tvm" / "_configs").mkdir(parents=True)
     assert configs_dir() == tmp_path / "shadowattn_tvm" / "_configs"
+
+
+def test_the_tuning_logs_are_found_like_the_configs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (tuning_logs_dir() / "README.md").is_file()
+    monkeypatch.setattr(paths, "__file__", str(tmp_path / "shadowattn_tvm" / "config" / "paths.py"))
+    with pytest.raises(ConfigError, match="the tuning logs are missing"):
+        tuning_logs_dir()
+    (tmp_path / "tuning_logs").mkdir()
+    assert tuning_logs_dir() == tmp_path / "tuning_logs"
