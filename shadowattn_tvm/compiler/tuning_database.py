@@ -2,7 +2,7 @@
 
 A line of `database_workload.json` is a workload's hash and its serialized definition; a line of
 `database_tuning_record.json` a workload's number, a trace, seconds, a target, and arguments. TVM
-would turn both into objects of its own, whatever they hold. Here definitions are compared as text,
+would turn both into objects of its own, whatever they hold. Here the hash tells workloads apart,
 and of a trace only the decisions count that `tir_kernels.tuning.schedule` writes.
 """
 
@@ -67,9 +67,9 @@ class Record:
 
 @dataclass(frozen=True)
 class TuningDatabase:
-    """What is in the files: `workloads` as (hash, definition), and the records."""
+    """What is in the files: the workloads' hashes, and the records."""
 
-    workloads: tuple[tuple[str, str], ...]
+    workloads: tuple[str, ...]
     records: tuple[Record, ...]
 
     def times_s(
@@ -80,7 +80,7 @@ class TuningDatabase:
 
         Raises `ConfigError` for a tile that the kernels don't take.
         """
-        wanted = tuple(ms.database.Workload(definition(workload)).as_json())
+        wanted, _definition = ms.database.Workload(definition(workload)).as_json()
         numbers = {i for i, known in enumerate(self.workloads) if known == wanted}
         exported = plain_target(target)
         times: dict[Tile, list[float]] = {}
@@ -105,7 +105,7 @@ def read_database(folder: Path) -> TuningDatabase | None:
     workload_file, record_file = folder / WORKLOAD_FILE, folder / RECORD_FILE
     if not workload_file.exists() and not record_file.exists():
         return None
-    workloads = tuple(_lines(workload_file, _WORKLOAD_LINE).values())
+    workloads = tuple(hash_ for hash_, _ in _lines(workload_file, _WORKLOAD_LINE).values())
     records = tuple(
         _record(where, number, record)
         for where, (number, record) in _lines(record_file, _RECORD_LINE).items()

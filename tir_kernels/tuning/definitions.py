@@ -40,7 +40,10 @@ def definition(workload: Workload) -> tvm.IRModule:
         function = _gemm(workload)
     else:
         function = _quantized_gemm(workload)
-    return tvm.IRModule({ENTRY: function.with_attr("global_symbol", ENTRY)})
+    module = tvm.IRModule({ENTRY: function.with_attr("global_symbol", ENTRY)})
+    # printed and read again, it has forgotten the file it was written in: a database holds the
+    # whole definition, and is to be the same wherever we are installed
+    return tvm.script.from_source(module.script())
 
 
 def clamped_index(index: Expr, num_keys: int) -> Expr:

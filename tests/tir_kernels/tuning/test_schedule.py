@@ -39,5 +39,7 @@ def test_a_definition_has_no_sizes_of_its_own() -> None:
 
 
 @every_workload
-def test_definitions_are_the_same_each_time(workload: Workload) -> None:
-    tvm.ir.assert_structural_equal(definition(workload), definition(workload))
+def test_definitions_do_not_depend_on_where_we_are_installed(workload: Workload) -> None:
+    first, second = (tvm.ir.save_json(definition(workload)) for _ in range(2))
+    assert first == second
+    assert ".py" not in first
