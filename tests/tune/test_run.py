@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 import tvm
+from tvm.rpc import connect_tracker
 from tvm.rpc.server import Server
 from tvm.s_tir import meta_schedule as ms
 
@@ -25,6 +27,7 @@ pytest.importorskip("cloudpickle", reason="the tune extra is missing")
 tracker = pytest.importorskip("tvm.rpc.tracker", reason="the tune extra is missing")
 
 KEY = "bench-device"
+DEVICE_TIMEOUT_S = 60.0
 FINAL_ROUNDS = 5
 
 
@@ -97,9 +100,22 @@ def rpc() -> Generator[Rpc, None, None]:
         key=KEY,
         silent=True,
     )
-    yield Rpc("127.0.0.1", tracking.port, KEY)
-    serving.terminate()
-    tracking.terminate()
+    try:
+        _wait_for_device(tracking.port)
+        yield Rpc("127.0.0.1", tracking.port, KEY)
+    finally:
+        serving.terminate()
+        tracking.terminate()
+
+
+def _wait_for_device(port: int) -> None:
+    """Until the device has told the tracker of itself."""
+    session = connect_tracker("127.0.0.1", port)
+    deadline_s = time.monotonic() + DEVICE_TIMEOUT_S
+    while not any(each["key"] == f"server:{KEY}" for each in session.summary()["server_info"]):
+        assert time.monotonic() < deadline_s, "the device never reached the tracker"
+        time.sleep(0.2)
+    session.close()
 
 
 @pytest.mark.slow
