@@ -56,14 +56,17 @@ def rotary_frequencies(
 def split_rotary(spec: AttentionSpec, theta: float, scaling: Llama3Scaling | None) -> tirx.PrimFunc:
     """The runtime's split-and-rotate slot.
 
-    Variables: `qkv` (tokens, Hq + 2 Hkv, D); `position_map` (tokens,) int32, each token's position
-    in its sequence; `q` (tokens, Hq, D), `k`, `v` (tokens, Hkv, D); `apply_rope` 0 only splits.
+    Variables: `qkv` (tokens, Hq + 2 Hs, D); `position_map` (tokens,) int32, each token's position
+    in its sequence; `q` (tokens, Hq, D), `k`, `v` (tokens, Hs, D); `apply_rope` 0 only splits.
+    Where more heads are stored (Hs) than KV heads, the first value of k's first row beyond them,
+    the layer's tag (see `decode.widen_qkv`), is handed on, and nothing else of those rows.
     Computation: with half = D / 2 and a = position * frequency[i], for q and k heads
     `out[i] = x[i] cos a - x[i + half] sin a`, `out[i + half] = x[i + half] cos a + x[i] sin a`.
     """
     num_q, num_kv, dim = spec.num_q_heads, spec.num_kv_heads, spec.head_dim
     half = dim // 2
-    fused_heads = num_q + 2 * num_kv
+    stored = spec.stored_heads
+    fused_heads = num_q + 2 * stored
     frequencies = [float(f) for f in rotary_frequencies(dim, theta, scaling)]
 
     def turn(angle: T.Buffer, position: Expr) -> None:
@@ -104,8 +107,8 @@ def split_rotary(spec: AttentionSpec, theta: float, scaling: Llama3Scaling | Non
         position_offset = T.int32()
         qkv = T.match_buffer(var_qkv, (tokens, fused_heads, dim), "float32")
         q = T.match_buffer(var_q, (tokens, num_q, dim), "float32")
-        k = T.match_buffer(var_k, (tokens, num_kv, dim), "float32")
-        v = T.match_buffer(var_v, (tokens, num_kv, dim), "float32")
+        k = T.match_buffer(var_k, (tokens, stored, dim), "float32")
+        v = T.match_buffer(var_v, (tokens, stored, dim), "float32")
         position_map = T.match_buffer(
             var_position_map, (tokens,), "int32", elem_offset=position_offset
         )
@@ -127,6 +130,8 @@ def split_rotary(spec: AttentionSpec, theta: float, scaling: Llama3Scaling | Non
                 rotate(k, token, head, qkv, num_q + head, cosine, sine)
             for head in range(num_kv):
                 for d in T.vectorized(dim):
-                    v[token, head, d] = qkv[token, num_q + num_kv + head, d]
+                    v[token, head, d] = qkv[token, num_q + stored + head, d]
+            if spec.shadow_rows > 0:
+                k[token, num_kv, 0] = qkv[token, num_q + num_kv, 0]
 
     return shadowattn_split_rotary

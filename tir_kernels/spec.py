@@ -38,6 +38,8 @@ class AttentionSpec:
         constant: the runtime's `sm_scale` argument carries `layer_id + sm_scale` (see `layer_id`
         in `shadow_prefill`), so no kernel may use that argument as the scale.
     dtype : storage of q, k, v and the output.
+    shadow_rows : head rows of the pages beyond those of the KV heads, in either plane; they hold
+        the INT8 shadow of K that sparse decode reads (see `decode.shadow_rows`). 0 = none.
     """
 
     num_q_heads: int
@@ -46,6 +48,7 @@ class AttentionSpec:
     sm_scale: float
     dtype: Literal["float32"] = "float32"
     page_size: int = PAGE_SIZE_TOKENS
+    shadow_rows: int = 0
 
     def __post_init__(self) -> None:
         _require(
@@ -62,6 +65,14 @@ class AttentionSpec:
             f"expected 0 < sm_scale < 1 (it shares its argument with the layer id), "
             f"got {self.sm_scale}",
         )
+        _require(
+            self.shadow_rows >= 0, f"expected 0 shadow rows or more, got {self.shadow_rows}"
+        )
+
+    @property
+    def stored_heads(self) -> int:
+        """Head rows of a page's plane: those of the KV heads, then those of their shadow."""
+        return self.num_kv_heads + self.shadow_rows
 
     @property
     def group_size(self) -> int:

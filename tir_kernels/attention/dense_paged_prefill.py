@@ -16,7 +16,7 @@ from .tiles import attention_tile
 def dense_paged_prefill(spec: AttentionSpec, features: CpuFeatures) -> tirx.PrimFunc:
     """Attention of each sequence's new queries to the keys in its pages.
 
-    Variables: `q`, `output` (tokens, Hq, D) and `pages` (num_pages, 2, Hkv, page_size, D), dtype of
+    Variables: `q`, `output` (tokens, Hq, D) and `pages` (num_pages, 2, Hs, page_size, D), dtype of
     the spec; `lse` (tokens, Hq) float32, base 2; int32: `q_indptr` (batch + 1,), where each
     sequence's queries start; `page_indptr` (batch + 1,), where its page ids start in `page_values`
     (used_pages,); `length_info` (batch,), the keys in its last page. Sequences may have no queries
@@ -31,13 +31,13 @@ def dense_paged_prefill(spec: AttentionSpec, features: CpuFeatures) -> tirx.Prim
     src/runtime/vm/attn_backend.h).
     """
     sizes = attention_tile(features)
-    hq, hkv, dims, slots = spec.num_q_heads, spec.num_kv_heads, spec.head_dim, spec.page_size
+    hq, stored, dims, slots = spec.num_q_heads, spec.stored_heads, spec.head_dim, spec.page_size
 
     @T.prim_func(s_tir=True)
     def shadowattn_dense_paged_prefill(
         var_q: T.handle,  # (tokens, Hq, D)
         var_q_indptr: T.handle,  # (batch + 1,)
-        var_pages: T.handle,  # (num_pages, 2, Hkv, page_size, D)
+        var_pages: T.handle,  # (num_pages, 2, Hs, page_size, D)
         var_page_indptr: T.handle,  # (batch + 1,)
         var_page_values: T.handle,  # (used_pages,)
         var_length_info: T.handle,  # (batch,)
@@ -57,7 +57,7 @@ def dense_paged_prefill(spec: AttentionSpec, features: CpuFeatures) -> tirx.Prim
         length_info_at, k_rope_at, q_rope_at = T.int32(), T.int32(), T.int32()
         q = T.match_buffer(var_q, (tokens, hq, dims), spec.dtype)
         q_indptr = T.match_buffer(var_q_indptr, (batch + 1,), "int32", elem_offset=q_indptr_at)
-        pages = T.match_buffer(var_pages, (num_pages, KV_PLANES, hkv, slots, dims), spec.dtype)
+        pages = T.match_buffer(var_pages, (num_pages, KV_PLANES, stored, slots, dims), spec.dtype)
         page_indptr = T.match_buffer(
             var_page_indptr, (batch + 1,), "int32", elem_offset=page_indptr_at
         )

@@ -15,7 +15,7 @@ from .tiles import attention_tile
 def dense_ragged_prefill(spec: AttentionSpec, features: CpuFeatures) -> tirx.PrimFunc:
     """Attention of each sequence's new queries to its new keys.
 
-    Variables: `q` (queries, Hq, D), `k`, `v` (keys, Hkv, D), `output` (queries, Hq, D), dtype of
+    Variables: `q` (queries, Hq, D), `k`, `v` (keys, Hs, D), `output` (queries, Hq, D), dtype of
     the spec; `lse` (queries, Hq) float32, base 2; `q_indptr`, `kv_indptr` (batch + 1,) int32: where
     each sequence's rows start. Sequences may be empty; a sequence may have other numbers of queries
     and keys. `causal`: 0 = every query sees all keys of its sequence, otherwise query i of n sees
@@ -29,14 +29,14 @@ def dense_ragged_prefill(spec: AttentionSpec, features: CpuFeatures) -> tirx.Pri
     src/runtime/vm/attn_backend.h).
     """
     sizes = attention_tile(features)
-    hq, hkv, dims = spec.num_q_heads, spec.num_kv_heads, spec.head_dim
+    hq, stored, dims = spec.num_q_heads, spec.stored_heads, spec.head_dim
 
     @T.prim_func(s_tir=True)
     def shadowattn_dense_ragged_prefill(
         var_q: T.handle,  # (queries, Hq, D)
         var_q_indptr: T.handle,  # (batch + 1,)
-        var_k: T.handle,  # (keys, Hkv, D)
-        var_v: T.handle,  # (keys, Hkv, D)
+        var_k: T.handle,  # (keys, Hs, D)
+        var_v: T.handle,  # (keys, Hs, D)
         var_kv_indptr: T.handle,  # (batch + 1,)
         var_q_rope_position: T.handle,  # (queries,)
         var_k_rope_pos_offset: T.handle,  # (batch,)
@@ -53,15 +53,15 @@ def dense_ragged_prefill(spec: AttentionSpec, features: CpuFeatures) -> tirx.Pri
         q_indptr_at, kv_indptr_at, q_rope_at, k_rope_at = T.int32(), T.int32(), T.int32(), T.int32()
         q = T.match_buffer(var_q, (queries, hq, dims), spec.dtype)
         q_indptr = T.match_buffer(var_q_indptr, (batch + 1,), "int32", elem_offset=q_indptr_at)
-        k = T.match_buffer(var_k, (keys, hkv, dims), spec.dtype)
-        v = T.match_buffer(var_v, (keys, hkv, dims), spec.dtype)
+        k = T.match_buffer(var_k, (keys, stored, dims), spec.dtype)
+        v = T.match_buffer(var_v, (keys, stored, dims), spec.dtype)
         kv_indptr = T.match_buffer(var_kv_indptr, (batch + 1,), "int32", elem_offset=kv_indptr_at)
         _q_rope = T.match_buffer(var_q_rope_position, (queries,), "int32", elem_offset=q_rope_at)
         _k_rope = T.match_buffer(var_k_rope_pos_offset, (batch,), "int32", elem_offset=k_rope_at)
         output = T.match_buffer(var_output, (queries, hq, dims), spec.dtype)
         lse = T.match_buffer(var_lse, (queries, hq), "float32")
-        k_rows = T.decl_buffer((keys * hkv, dims), spec.dtype, data=k.data)
-        v_rows = T.decl_buffer((keys * hkv, dims), spec.dtype, data=v.data)
+        k_rows = T.decl_buffer((keys * stored, dims), spec.dtype, data=k.data)
+        v_rows = T.decl_buffer((keys * stored, dims), spec.dtype, data=v.data)
         tasks = T.alloc_buffer((1,), "int32")
         count_tasks(tasks, q_indptr, batch, spec, sizes)
         for task in T.parallel(tasks[0]):
@@ -88,7 +88,7 @@ def dense_ragged_prefill(spec: AttentionSpec, features: CpuFeatures) -> tirx.Pri
                 num_keys = T.bind(T.min(sizes.key_block, seen_keys - first_key))
                 for i in range(sizes.padded_key_block):
                     key = T.bind(kv_indptr[b] + first_key + T.min(i, num_keys - 1))
-                    tile.rows[i] = key * hkv + head // spec.group_size
+                    tile.rows[i] = key * stored + head // spec.group_size
                 tile.attend(k_rows, v_rows, 0, first_key, num_keys, num_queries)
             tile.finish(output, lse, num_queries)
 

@@ -1,7 +1,8 @@
 """The pages of the runtime's KV cache, seen as rows.
 
-Pages are `(num_pages, 2, Hkv, page_size, D)`, K in plane 0, V in plane 1. Seen as rows of D values,
-a key's K row and V row lie a constant apart, so one row table serves both.
+Pages are `(num_pages, 2, Hs, page_size, D)`, K in plane 0, V in plane 1; of the stored heads Hs the
+first are the KV heads, and usually there are no others. Seen as rows of D values, a key's K row and
+V row lie a constant apart, so one row table serves both.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ KV_PLANES = 2
 
 
 def page_rows(pages: T.Buffer, num_pages: Expr, spec: AttentionSpec) -> T.Buffer:
-    """`pages` as rows: (num_pages * 2 * Hkv * page_size, D), the same memory."""
-    rows = num_pages * KV_PLANES * spec.num_kv_heads * spec.page_size
+    """`pages` as rows: (num_pages * 2 * Hs * page_size, D), the same memory."""
+    rows = num_pages * KV_PLANES * spec.stored_heads * spec.page_size
     return T.decl_buffer((rows, spec.head_dim), spec.dtype, data=pages.data)
 
 
 def key_row(page: Expr, kv_head: Expr, slot: Expr, spec: AttentionSpec) -> Expr:
     """The row of `page_rows` that holds K of a page's slot; V is `value_row_offset` further on."""
-    return (page * KV_PLANES * spec.num_kv_heads + kv_head) * spec.page_size + slot
+    return (page * KV_PLANES * spec.stored_heads + kv_head) * spec.page_size + slot
 
 
 def value_row_offset(spec: AttentionSpec) -> int:
     """Rows between a key's K and its V."""
-    return spec.num_kv_heads * spec.page_size
+    return spec.stored_heads * spec.page_size
 
 
 def sequence_keys(first_page: Expr, end_page: Expr, last_page_len: Expr, page_size: int) -> Expr:

@@ -66,8 +66,9 @@ def sequence_pages(
 ) -> tuple[Floats, Floats]:
     """K and V, each (n, Hkv, D), of the sequence held by `pages[page_ids]`."""
     num_keys = max(0, (len(page_ids) - 1) * spec.page_size + last_page_len)
-    planes = pages[page_ids].transpose(1, 0, 3, 2, 4)  # (2, pages, page_size, Hkv, D)
-    k, v = planes.reshape(2, -1, spec.num_kv_heads, spec.head_dim)[:, :num_keys]
+    planes = pages[page_ids].transpose(1, 0, 3, 2, 4)  # (2, pages, page_size, Hs, D)
+    stored = planes.reshape(2, -1, spec.stored_heads, spec.head_dim)
+    k, v = stored[:, :num_keys, : spec.num_kv_heads]
     return k, v
 
 

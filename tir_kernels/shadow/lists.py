@@ -23,14 +23,14 @@ from .query_task import QueryTask
 def shadow_lists(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFunc:
     """Which past keys each row of one sequence's new queries would attend to.
 
-    Variables: `q` (m, Hq, D) float32; `pages` (num_pages, 2, Hkv, page_size, D) float32, of which
+    Variables: `q` (m, Hq, D) float32; `pages` (num_pages, 2, Hs, page_size, D) float32, of which
     the first ceil(num_keys / page_size), in order, hold the keys; outputs `lists` (m, Hq, c) int32,
     c >= num_keys, and `counts` (m, Hq) int32; `layer`, `num_keys` (at least 1) int32.
     `lists[i, h, : counts[i, h]]` ascend; entries beyond are undefined. Rows that share a list each
     get it; a head that keeps everything lists everything.
     """
     geometry, pilot = spec.attention, spec.pilot
-    hq, hkv = geometry.num_q_heads, geometry.num_kv_heads
+    hq, stored = geometry.num_q_heads, geometry.stored_heads
     dims, slots = geometry.head_dim, geometry.page_size
     unit_heads = geometry.group_size if pilot.share_group else 1
     num_units = hq // unit_heads
@@ -39,7 +39,7 @@ def shadow_lists(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFunc:
     @T.prim_func(s_tir=True)
     def shadowattn_lists(
         var_q: T.handle,  # (m, Hq, D)
-        var_pages: T.handle,  # (num_pages, 2, Hkv, page_size, D)
+        var_pages: T.handle,  # (num_pages, 2, Hs, page_size, D)
         var_lists: T.handle,  # (m, Hq, c)
         var_counts: T.handle,  # (m, Hq)
         layer: T.int32,
@@ -48,7 +48,7 @@ def shadow_lists(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFunc:
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
         num_queries, num_pages, capacity = T.int32(), T.int32(), T.int32()
         q = T.match_buffer(var_q, (num_queries, hq, dims), "float32")
-        pages = T.match_buffer(var_pages, (num_pages, KV_PLANES, hkv, slots, dims), "float32")
+        pages = T.match_buffer(var_pages, (num_pages, KV_PLANES, stored, slots, dims), "float32")
         lists = T.match_buffer(var_lists, (num_queries, hq, capacity), "int32")
         counts = T.match_buffer(var_counts, (num_queries, hq), "int32")
         q_rows = T.decl_buffer((num_queries * hq, dims), "float32", data=q.data)

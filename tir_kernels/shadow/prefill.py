@@ -37,7 +37,7 @@ def layer_id(sm_scale: Expr) -> Expr:
 def shadow_paged_prefill(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFunc:
     """shadowAttn of each sequence's new queries to the keys in its pages.
 
-    Variables: `q`, `output` (tokens, Hq, D) and `pages` (num_pages, 2, Hkv, page_size, D), dtype of
+    Variables: `q`, `output` (tokens, Hq, D) and `pages` (num_pages, 2, Hs, page_size, D), dtype of
     the spec; `lse` (tokens, Hq) float32, base 2; int32: `q_indptr` (batch + 1,), where each
     sequence's queries start; `page_indptr` (batch + 1,), where its page ids start in `page_values`
     (used_pages,); `length_info` (batch,), the keys in its last page; `sm_scale`, layer_id + the
@@ -58,7 +58,7 @@ def shadow_paged_prefill(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFu
     """
     geometry = spec.attention
     sizes = attention_tile(features)
-    hq, hkv = geometry.num_q_heads, geometry.num_kv_heads
+    hq, stored = geometry.num_q_heads, geometry.stored_heads
     dims, slots = geometry.head_dim, geometry.page_size
 
     pilot = spec.pilot
@@ -69,7 +69,7 @@ def shadow_paged_prefill(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFu
     def shadowattn_paged_prefill(
         var_q: T.handle,  # (tokens, Hq, D)
         var_q_indptr: T.handle,  # (batch + 1,)
-        var_pages: T.handle,  # (num_pages, 2, Hkv, page_size, D)
+        var_pages: T.handle,  # (num_pages, 2, Hs, page_size, D)
         var_page_indptr: T.handle,  # (batch + 1,)
         var_page_values: T.handle,  # (used_pages,)
         var_length_info: T.handle,  # (batch,)
@@ -89,7 +89,9 @@ def shadow_paged_prefill(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFu
         length_info_at, k_rope_at, q_rope_at = T.int32(), T.int32(), T.int32()
         q = T.match_buffer(var_q, (tokens, hq, dims), geometry.dtype)
         q_indptr = T.match_buffer(var_q_indptr, (batch + 1,), "int32", elem_offset=q_indptr_at)
-        pages = T.match_buffer(var_pages, (num_pages, KV_PLANES, hkv, slots, dims), geometry.dtype)
+        pages = T.match_buffer(
+            var_pages, (num_pages, KV_PLANES, stored, slots, dims), geometry.dtype
+        )
         page_indptr = T.match_buffer(
             var_page_indptr, (batch + 1,), "int32", elem_offset=page_indptr_at
         )
