@@ -123,14 +123,14 @@ def paged_batch(
     counts = [-(-n // size) for n in kv_lengths]
     spare_pages = 2
     pages = np.full(
-        (sum(counts) + spare_pages, 2, spec.num_kv_heads, size, spec.head_dim), np.nan, np.float32
+        (sum(counts) + spare_pages, 2, spec.stored_heads, size, spec.head_dim), np.nan, np.float32
     )
     page_values = rng.permutation(len(pages))[: sum(counts)].astype(np.int32)
     starts = indptr(counts)
     for b, length in enumerate(kv_lengths):
         for i, page in enumerate(page_values[starts[b] : starts[b + 1]]):
             used = min(size, length - i * size)
-            pages[page, :, :, :used] = rng.standard_normal(
+            pages[page, :, : spec.num_kv_heads, :used] = rng.standard_normal(
                 (2, spec.num_kv_heads, used, spec.head_dim), dtype=np.float32
             )
     last = [(n - 1) % size + 1 if n else 0 for n in kv_lengths]

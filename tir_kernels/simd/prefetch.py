@@ -13,14 +13,15 @@ _LINE_FLOATS = 16
 
 
 @T.inline
-def prefetch_row(rows: T.Buffer, row: Expr, elements: int) -> None:
-    """Ask for `rows[row]` of rows (any, elements) float32, a cache line at a time."""
+def prefetch_row(rows: T.Buffer, row: Expr, elements: int, first: Expr = 0) -> None:
+    """Ask for `elements` of `rows[row]` from the `first` on, rows (any, any) float32, a cache line at
+    a time."""
     for line in T.unroll(T.ceildiv(elements, _LINE_FLOATS)):
         T.evaluate(
             T.call_llvm_intrin(
                 "void",
                 "llvm.prefetch.p0",
-                T.address_of(rows[row, line * _LINE_FLOATS]),
+                T.address_of(rows[row, first + line * _LINE_FLOATS]),
                 _READ,
                 _TO_L2,
                 _DATA_CACHE,

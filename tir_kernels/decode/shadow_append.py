@@ -1,0 +1,138 @@
+"""New keys and values into their pages, and the INT8 shadow of the keys beside them.
+
+A key is quantized once, when it arrives, so its scale can't depend on what comes later: it is
+lambda_K of the plan, the middle one of the bucket grid, and larger keys saturate. (In prefill the
+scale of a sequence's keys is chosen anew for every chunk.) The plan's centring and rotation apply as
+they do there.
+"""
+
+from __future__ import annotations
+
+from tvm import tirx
+from tvm.script import tirx as T
+
+from ..attention.page_table import KV_PLANES, key_row, page_rows, value_row_offset
+from ..features import CpuFeatures
+from ..pilot.pilot_rows import PilotRow
+from ..pilot.plan_table import PlanTable
+from ..pilot.quantize import KeyPacker
+from ..simd.vector import Expr
+from ..spec import ShadowSpec
+from .row_dot import row_dot_method
+from .shadow_rows import BYTES_PER_FLOAT, shadow_column, shadow_row
+
+_NOWHERE = -1
+"""The runtime's position of a token that isn't kept."""
+
+
+@T.meta_class
+class ShadowWriter:
+    """Quantizes keys and stores them as rows of bytes. Made inside the task."""
+
+    def __init__(self, spec: ShadowSpec, features: CpuFeatures) -> None:
+        geometry = spec.attention
+        self.spec = geometry
+        self.middle = spec.buckets_per_axis // 2
+        view = PilotRow(
+            geometry.head_dim,
+            features.lanes,
+            centered=spec.key_means is not None,
+            rotated=spec.pilot.hadamard_rotation,
+        )
+        dot = row_dot_method(features, geometry.head_dim)
+        self.packer = KeyPacker(geometry.head_dim, dot, view, spec.pilot.quant_max)
+        # 16 bytes at a time: every head dim is a multiple of that
+        self.floats = 4
+        self.vectors = geometry.head_dim // (self.floats * BYTES_PER_FLOAT)
+
+    def bytes_at(self, index: Expr) -> Expr:
+        """One vector of the quantized key, as the float32 elements that its bytes make."""
+        size = self.floats * BYTES_PER_FLOAT
+        return T.reinterpret(
+            f"float32x{self.floats}", self.packer.key[T.ramp(index * size, 1, size)]
+        )
+
+    @T.inline
+    def write(
+        self,
+        k_rows: T.Buffer,
+        k_row: Expr,
+        kv_head: Expr,
+        plan: PlanTable,
+        cache_rows: T.Buffer,
+        page: Expr,
+        slot: Expr,
+    ) -> None:
+        """The shadow of `k_rows[k_row]`, k_rows (any, D), into a page's slot."""
+        scale = T.bind(plan.k_scales[kv_head, self.middle])
+        if self.packer.view.changed:
+            self.packer.view.load(k_rows, k_row, plan.key_means, kv_head)
+            self.packer.quantize(self.packer.view.row, 0, scale)
+        else:
+            self.packer.quantize(k_rows, k_row, scale)
+        row = T.bind(shadow_row(page, kv_head, slot, self.spec))
+        column = T.bind(shadow_column(kv_head, self.spec))
+        for j in T.unroll(self.vectors):
+            cache_rows[row, T.ramp(column + j * self.floats, 1, self.floats)] = self.bytes_at(j)
+
+
+def shadow_append(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFunc:
+    """The runtime's append slot.
+
+    Variables: `pages` (num_pages, 2, Hs, page_size, D) and `k_data`, `v_data` (tokens, Hs, D), dtype
+    of the spec; `k_data[0, Hkv, 0]` is the layer (see `widen_qkv`), other rows beyond the KV heads
+    are ignored; `position_map` (tokens,) int32, page * page_size + slot, or -1 = nowhere.
+    Computation: K and V are copied, and K8 = clamp(round_half_even(k' / lambda_K)) is written to the
+    bytes of `shadow_rows`, k' being the key as the pilot sees it.
+
+    A layer that the plan doesn't have is an error at run time.
+    """
+    geometry = spec.attention
+    assert geometry.shadow_rows > 0, "the pages have no room for a shadow"
+    hkv, stored = geometry.num_kv_heads, geometry.stored_heads
+    dims, slots, lanes = geometry.head_dim, geometry.page_size, features.lanes
+
+    def vector(index: Expr) -> Expr:
+        return T.ramp(index * lanes, 1, lanes)
+
+    @T.prim_func(s_tir=True)
+    def shadowattn_shadow_append(
+        var_pages: T.handle,  # (num_pages, 2, Hs, page_size, D)
+        var_k_data: T.handle,  # (tokens, Hs, D)
+        var_v_data: T.handle,  # (tokens, Hs, D)
+        var_position_map: T.handle,  # (tokens,)
+    ) -> None:
+        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
+        tokens, num_pages, position_map_at = T.int32(), T.int32(), T.int32()
+        pages = T.match_buffer(
+            var_pages, (num_pages, KV_PLANES, stored, slots, dims), geometry.dtype
+        )
+        k_data = T.match_buffer(var_k_data, (tokens, stored, dims), geometry.dtype)
+        v_data = T.match_buffer(var_v_data, (tokens, stored, dims), geometry.dtype)
+        position_map = T.match_buffer(
+            var_position_map, (tokens,), "int32", elem_offset=position_map_at
+        )
+        k_rows = T.decl_buffer((tokens * stored, dims), geometry.dtype, data=k_data.data)
+        cache_rows = page_rows(pages, num_pages, geometry)
+        if tokens > 0:
+            layer = T.bind(T.Cast("int32", k_data[0, hkv, 0]))
+            assert layer < spec.num_layers, "the plan has no such layer"
+            plan = PlanTable(spec)
+            plan.load(layer)
+            for token in T.parallel(tokens):
+                if position_map[token] != _NOWHERE:
+                    writer = ShadowWriter(spec, features)
+                    page = T.bind(position_map[token] // slots)
+                    slot = T.bind(position_map[token] % slots)
+                    for kv_head in range(hkv):
+                        row = T.bind(key_row(page, kv_head, slot, geometry))
+                        for v in range(dims // lanes):
+                            cache_rows[row, vector(v)] = k_data[token, kv_head, vector(v)]
+                            cache_rows[row + value_row_offset(geometry), vector(v)] = v_data[
+                                token, kv_head, vector(v)
+                            ]
+                        writer.write(
+                            k_rows, token * stored + kv_head, kv_head, plan, cache_rows, page, slot
+                        )
+
+    return shadowattn_shadow_append
