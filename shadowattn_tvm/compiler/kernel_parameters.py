@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tir_kernels.constants import RATIO_ONE
+from tir_kernels.decode.shadow_rows import with_key_shadow
 from tir_kernels.pilot.pooling import MAX_POOLED_KEYS
 from tir_kernels.rotary import Llama3Scaling
 from tir_kernels.spec import AttentionSpec, HeadParameters, PilotSpec, ShadowSpec
@@ -88,6 +89,13 @@ def shadow_spec(plan: Plan, architecture: LlamaConfig) -> ShadowSpec:
         key_means=_key_means(plan),
         order=compiled_order(plan) if plan.sharing.pooled else None,
     )
+
+
+def library_spec(plan: Plan, architecture: LlamaConfig) -> ShadowSpec:
+    """`shadow_spec` for the pages of a library: with room for a shadow of K if the plan decodes
+    sparsely. Raises like it."""
+    spec = shadow_spec(plan, architecture)
+    return with_key_shadow(spec) if plan.decode == "sparse" else spec
 
 
 def _key_means(plan: Plan) -> tuple[tuple[tuple[float, ...], ...], ...] | None:

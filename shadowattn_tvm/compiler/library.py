@@ -20,7 +20,7 @@ from ..plan import Plan
 from ..transform import PipelineOptions, build_pipeline, require_supported
 from ..weights import ModelDirectory, model_fingerprint
 from .cache import cached_library_path, library_key
-from .kernel_parameters import attention_spec, rope_scaling, shadow_spec
+from .kernel_parameters import attention_spec, library_spec, rope_scaling
 from .link import link, require_linker
 from .metadata import library_metadata
 from .overrides import apply_overrides
@@ -150,13 +150,13 @@ def _compiled(
         clock.begin("trace the model")
         with target:
             exported = export_model(architecture, directory.quantization, target)
-        shadow = None if plan is None else shadow_spec(plan, architecture)
+        shadow = None if plan is None else library_spec(plan, architecture)
         if debug_dump is not None:
             _make_folder(debug_dump)
         options = PipelineOptions(
             target=target,
             features=replace(features, tuned=tuned.tiles),
-            attention=attention_spec(architecture),
+            attention=attention_spec(architecture) if shadow is None else shadow.attention,
             rope_theta=float(architecture.position_embedding_base),
             rope_scaling=rope_scaling(architecture),
             shadow=shadow,

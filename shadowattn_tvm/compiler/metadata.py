@@ -3,7 +3,8 @@
 MLC's engine ignores keys it doesn't know, so ours are safe there:
 - `weight_hash`: the weights the library was compiled for;
 - `shadow_attn`: null for a dense library, else `plan_hash`, `k_min` and `keep_ratio_q16`
-  [layer][query head], from which the fraction of positions kept follows exactly;
+  [layer][query head], from which the fraction of positions kept follows exactly; and `decode`,
+  "sparse", where it is;
 - `tuned_tiles`: by kernel, the tile sizes that replace hand-chosen ones.
 """
 
@@ -60,8 +61,9 @@ def library_metadata(
 
 
 def _shadow(plan: Plan, shadow: ShadowSpec) -> dict[str, Any]:
-    return {
+    described = {
         "plan_hash": plan_hash(plan),
         "k_min": shadow.k_min,
         "keep_ratio_q16": [[head.keep_ratio_q16 for head in layer] for layer in shadow.heads],
     }
+    return described | ({"decode": plan.decode} if plan.decode == "sparse" else {})

@@ -3,6 +3,7 @@
 from .document import (
     SCHEMA_VERSION,
     CorpusDocument,
+    Decode,
     HeadPlan,
     LayerPlan,
     Plan,
@@ -18,6 +19,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "BucketGrid",
     "CorpusDocument",
+    "Decode",
     "HeadPlan",
     "LayerPlan",
     "Pilot",

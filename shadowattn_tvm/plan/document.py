@@ -57,6 +57,9 @@ class HeadPlan(StrictDocument):
     requant: RequantTable | None = None
 
 
+Decode = Literal["dense", "sparse"]
+"""How one token at a time is attended to."""
+
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 KeyMeans = Annotated[
     tuple[Annotated[tuple[FiniteFloat, ...], Field(strict=False)], ...], Field(strict=False)
@@ -116,6 +119,8 @@ class Plan(StrictDocument):
     head_order : per layer, the order in which units take their turn in the pipeline; None = those
         who keep most come first. It changes no result.
     stage_costs : what was measured to plan the order; None until measured.
+    decode : sparse keeps an INT8 shadow of K beside the pages of the KV cache, and decodes over the
+        newest key and the best of the others, a list for each head, as many as its keep ratio says.
     """
 
     schema_version: Literal[2] = 2
@@ -127,6 +132,7 @@ class Plan(StrictDocument):
     layers: Annotated[tuple[LayerPlan, ...], Field(strict=False)]
     head_order: HeadOrder | None = None
     stage_costs: StageCosts | None = None
+    decode: Decode = "dense"
     provenance: Provenance
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from .attach_dense_attention import AttachDenseAttention
 from .attach_shadow_attention import AttachShadowAttention
+from .attach_sparse_decode import AttachSparseDecode
 from .dispatch_linear import DispatchLinear
 from .open_prefill_slots import OPEN_SLOT_FUNCTIONS, OpenPrefillSlots
 from .pipeline import PipelineOptions, build_pipeline, require_supported
@@ -12,6 +13,7 @@ __all__ = [
     "OPEN_SLOT_FUNCTIONS",
     "AttachDenseAttention",
     "AttachShadowAttention",
+    "AttachSparseDecode",
     "DispatchLinear",
     "OpenPrefillSlots",
     "PipelineHeads",

@@ -22,6 +22,7 @@ ATTENTION_BUILTIN = "vm.builtin.attention_kv_cache_attention_with_fused_qkv"
 
 _NUM_CREATE_ARGUMENTS = 28
 _SIZES_ARGUMENT = 0
+_KV_HEADS_ARGUMENT = 3
 _ATTENTION_KINDS_ARGUMENT = 6
 _MHA_KIND = 0
 
@@ -29,11 +30,15 @@ _MHA_KIND = 0
 class Slot(IntEnum):
     """Argument index of each kernel we may replace."""
 
+    APPEND = 13
     RAGGED_PREFILL = 15
     PAGED_PREFILL = 16
     DECODE = 17
     MERGE_STATES = 23
     SPLIT_ROTARY = 24
+    COPY_PAGE = 25
+    READ_PAGES = 26
+    COMPACT_PAGES = 27
 
 
 _NAMED_BACKEND_SLOTS = (Slot.RAGGED_PREFILL, Slot.PAGED_PREFILL, Slot.DECODE)
@@ -152,6 +157,32 @@ class _SlotReplacer(PyExprMutator):
             arguments[first + slot] = replacement
             self.replaced.append(slot)
         return relax.Call(call.op, arguments, call.attrs, call.ty_args)
+
+
+@mutator
+class _StoredHeadsSetter(PyExprMutator):
+    def __init__(self, module: tvm.IRModule, stored_heads: int) -> None:
+        super().__init__(module)
+        self.stored_heads = stored_heads
+
+    def visit_call_(self, call: relax.Call) -> relax.Expr:
+        if _packed_name(call) != CREATE_BUILTIN:
+            return super().visit_call_(call)
+        arguments = list(call.args)
+        first = len(arguments) - len(_creation_arguments(call))
+        arguments[first + _KV_HEADS_ARGUMENT] = relax.prim_value(self.stored_heads)
+        return relax.Call(call.op, arguments, call.attrs, call.ty_args)
+
+
+def set_stored_heads(module: tvm.IRModule, stored_heads: int) -> tvm.IRModule:
+    """Let the KV cache have so many head rows in each plane of its pages.
+
+    Every kernel that takes pages, and every attention call's projection, must follow.
+    """
+    creation = find_creation(module)
+    setter = _StoredHeadsSetter(module, stored_heads)
+    setter.builder_.update_func(creation, setter.visit_expr(module[creation]))
+    return setter.builder_.get()
 
 
 def replace_slots(

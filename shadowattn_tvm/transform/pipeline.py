@@ -19,6 +19,7 @@ from .attach_dense_attention import AttachDenseAttention
 from .attach_engine_functions import AttachEngineFunctions
 from .attach_metadata import AttachMetadata
 from .attach_shadow_attention import AttachShadowAttention, require_attachable
+from .attach_sparse_decode import AttachSparseDecode
 from .dispatch_linear import DispatchLinear
 from .kv_cache_slots import find_creation
 from .open_prefill_slots import OpenPrefillSlots
@@ -35,9 +36,9 @@ class PipelineOptions:
     Attributes
     ----------
     target, features : what to compile for.
-    attention : attention geometry of the model.
+    attention : attention geometry of the model; with shadow rows, decode is sparse.
     rope_theta, rope_scaling : rotary embedding.
-    shadow : the plan's parameters; None compiles the dense library.
+    shadow : the plan's parameters, of the same geometry; None compiles the dense library.
     hidden_size, prefill_chunk_size, context_window_size, max_batch_size : sizes; the last three
         are limits of the library.
     metadata : what `_metadata` will say, without `memory_usage`.
@@ -108,6 +109,8 @@ def _attach_attention(options: PipelineOptions) -> list[tvm.transform.Pass]:
         shadow.append(StampStages())
     if options.pipeline_workers > 0:
         shadow.append(PipelineHeads(options.pipeline_workers, options.features))
+    if options.attention.shadow_rows > 0:
+        shadow.append(AttachSparseDecode(options.shadow, options.features))
     return [dense, *shadow]
 
 

@@ -43,7 +43,14 @@ def attention_module(
     for slot in (Slot.RAGGED_PREFILL, Slot.PAGED_PREFILL, Slot.DECODE):
         arguments[slot] = relax.Tuple([relax.StringImm("tirx"), functions[slot]])
     arguments[Slot.MERGE_STATES] = relax.Tuple([functions[Slot.MERGE_STATES]])
-    arguments[Slot.SPLIT_ROTARY] = functions[Slot.SPLIT_ROTARY]
+    for slot in (
+        Slot.APPEND,
+        Slot.SPLIT_ROTARY,
+        Slot.COPY_PAGE,
+        Slot.READ_PAGES,
+        Slot.COMPACT_PAGES,
+    ):
+        arguments[slot] = functions[slot]
     with builder.function("create", []):
         cache = builder.emit(
             relax.call_pure_packed(CREATE_BUILTIN, *arguments, ty_args=relax.AnyType())
@@ -54,7 +61,7 @@ def attention_module(
 
 
 def _add_prefill(builder: relax.BlockBuilder, layers: Sequence[tuple[int, float]]) -> None:
-    qkv = relax.Var("qkv", relax.TensorType((8, 2 * NUM_HEADS, HEAD_DIM), "float32"))
+    qkv = relax.Var("qkv", relax.TensorType((8, 3 * NUM_HEADS, HEAD_DIM), "float32"))
     cache = relax.Var("cache", relax.AnyType())
     with builder.function("prefill", [qkv, cache]):
         outputs = [

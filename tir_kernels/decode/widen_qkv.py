@@ -40,15 +40,19 @@ def widen_qkv(spec: AttentionSpec, features: CpuFeatures) -> tirx.PrimFunc:
         tokens = T.int64()
         qkv = T.match_buffer(var_qkv, (tokens, num_q + 2 * num_kv, dims), spec.dtype)
         wide = T.match_buffer(var_wide, (tokens, num_q + 2 * stored, dims), spec.dtype)
-        for token in T.parallel(tokens):
-            for head in range(num_q + num_kv):
-                for v in range(dims // lanes):
-                    wide[token, head, vector(v)] = qkv[token, head, vector(v)]
-            wide[token, num_q + num_kv, 0] = T.Cast(spec.dtype, layer)
-            for head in range(num_kv):
-                for v in range(dims // lanes):
-                    wide[token, num_q + stored + head, vector(v)] = qkv[
-                        token, num_q + num_kv + head, vector(v)
-                    ]
+        # Relax takes a kernel of one tensor without a block for a broken reshape.
+        with T.sblock("root"):
+            T.reads()
+            T.writes()
+            for token in T.parallel(tokens):
+                for head in range(num_q + num_kv):
+                    for v in range(dims // lanes):
+                        wide[token, head, vector(v)] = qkv[token, head, vector(v)]
+                wide[token, num_q + num_kv, 0] = T.Cast(spec.dtype, layer)
+                for head in range(num_kv):
+                    for v in range(dims // lanes):
+                        wide[token, num_q + stored + head, vector(v)] = qkv[
+                            token, num_q + num_kv + head, vector(v)
+                        ]
 
     return shadowattn_widen_qkv
