@@ -65,9 +65,7 @@ class AttentionSpec:
             f"expected 0 < sm_scale < 1 (it shares its argument with the layer id), "
             f"got {self.sm_scale}",
         )
-        _require(
-            self.shadow_rows >= 0, f"expected 0 shadow rows or more, got {self.shadow_rows}"
-        )
+        _require(self.shadow_rows >= 0, f"expected 0 shadow rows or more, got {self.shadow_rows}")
 
     @property
     def stored_heads(self) -> int:

@@ -74,6 +74,29 @@ class PipelineRow(TaskResult):
     checked: bool
 
 
+class DecodeRow(TaskResult):
+    """One contender on the attention of one new token, all heads of a layer, on one core.
+
+    `context`: keys, the newest included. `plan`: whose budget, where there is one;
+    `attended_fraction` of the keys is computed exactly, on average over layers and heads.
+    `median_ms` and `spread_ms` (distance of the quartiles) are of one layer. `checked`: as in
+    `AttentionRow`.
+    """
+
+    contender: Literal["dense_decode", "sparse_decode"]
+    context: PositiveInt
+    heads: PositiveInt
+    kv_heads: PositiveInt
+    head_dim: PositiveInt
+    inputs: Inputs
+    plan: str | None
+    attended_fraction: PositiveFloat
+    median_ms: PositiveFloat
+    spread_ms: FiniteFloat
+    rounds: PositiveInt
+    checked: bool
+
+
 Row = TypeVar("Row", bound=TaskResult)
 
 
@@ -94,6 +117,10 @@ class PipelineBench(Bench[PipelineRow]):
 
 class AttentionBench(Bench[AttentionRow]):
     """`shadowattn bench attention --json`."""
+
+
+class DecodeBench(Bench[DecodeRow]):
+    """`shadowattn bench decode-attention --json`."""
 
 
 def save_bench(bench: Bench[Any], path: Path) -> None:

@@ -133,6 +133,32 @@ def pipeline(
     print_pipeline(rows)
 
 
+@bench_app.command("decode-attention")
+def decode_attention(
+    model: Model,
+    plan: PlanOption,
+    context: Contexts = None,
+    inputs: InputKind = "random",
+    corpus: Corpus = None,
+    rounds: Rounds = 7,
+    seed: Seed = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """One new token's attention, dense and as `plan decode sparse` computes it: one layer, all
+    heads, one core."""
+    use_physical_cores()
+    from ..bench import DecodeBench, DecodeRow, bench_decode_attention
+    from .bench_tables import print_decode
+
+    grid, layers = _grid(model, plan, context, [1], None, inputs, corpus, rounds, seed)
+    rows: list[DecodeRow] = []
+    with progress_bar() as bar:
+        for more in bench_decode_attention(grid, layers, progress=stages(bar)):
+            rows += more
+    _save(DecodeBench, rows, json_file)
+    print_decode(rows)
+
+
 def _save(kind: type[Bench[Row]], rows: Sequence[Row], path: Path | None) -> None:
     """Write a bench file of this run, if one is wanted."""
     from ..bench import save_bench

@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from ..bench import AttentionRow, PipelineRow
+from ..bench import AttentionRow, DecodeRow, PipelineRow
 
 
 def print_attention(rows: Sequence[AttentionRow]) -> None:
@@ -52,6 +52,25 @@ def print_pipeline(rows: Sequence[PipelineRow]) -> None:
             f"{row.makespan_ms / row.lower_bound_ms:.3f}",
             f"{row.per_launch_ms:.2f}",
             f"{row.sequential_ms:.2f}",
+        )
+    Console().print(table)
+
+
+def print_decode(rows: Sequence[DecodeRow]) -> None:
+    """Both contenders, and how many times faster than dense decode each is."""
+    table = _table(
+        "Attention of one new token, one layer",
+        ("context", "contender", "attended", "us", "spread", "dense"),
+    )
+    dense = {row.context: row.median_ms for row in rows if row.contender == "dense_decode"}
+    for row in rows:
+        table.add_row(
+            f"{row.context:,}",
+            row.contender,
+            f"{row.attended_fraction:.1%}",
+            f"{1e3 * row.median_ms:.0f}",
+            f"{1e3 * row.spread_ms:.0f}",
+            f"{dense[row.context] / row.median_ms:.2f}x",
         )
     Console().print(table)
 

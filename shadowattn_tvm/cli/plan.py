@@ -13,7 +13,7 @@ from ..config.documents import read_json_object
 from ..config.json_layout import write_document
 from ..config.paths import configs_dir
 from ..errors import PlanError
-from ..plan import Plan, RatioProfile, load_plan, load_ratios, save_ratios
+from ..plan import Decode, Plan, RatioProfile, load_plan, load_ratios, save_plan, save_ratios
 
 plan_app = typer.Typer(
     help="Look at plans; exchange keep ratios with the public implementation.",
@@ -61,6 +61,20 @@ def show(
             plot_profile(document, title, plot)
     if json_file is not None:
         write_document(json_file, summary)
+
+
+@plan_app.command("decode")
+def decode(
+    how: Annotated[Decode, typer.Argument(help="Decode dense, or sparse by an INT8 shadow of K.")],
+    source: Annotated[str, typer.Argument(help="Plan file or a shipped plan's name.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Plan to write (.json).")],
+) -> None:
+    """Switch how a plan attends to one new token at a time; everything else stays as it is."""
+    name, document = _load(source)
+    if not isinstance(document, Plan):
+        raise PlanError(f"{name}: expected a plan, got keep ratios, which say nothing of decode")
+    save_plan(document.model_copy(update={"decode": how}), output)
+    print(output)
 
 
 @plan_app.command("import-profile")

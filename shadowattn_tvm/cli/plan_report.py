@@ -18,6 +18,7 @@ from ..plan.summary import (
     ProfileSummary,
     Range,
     describe_costs,
+    describe_decode,
     describe_order,
 )
 from .plan_pairs import window_pairs
@@ -51,6 +52,7 @@ def print_plan(console: Console, name: str, plan: Plan, summary: PlanSummary) ->
         "sharing": summary.sharing,
         "pilot": summary.pilot,
         "buckets": summary.buckets,
+        "decode": describe_decode(plan),
         "order": describe_order(plan),
         "costs": describe_costs(plan.stage_costs),
         "made": f"{made.created:%Y-%m-%d %H:%M} by method {made.method}, shadowattn-tvm "

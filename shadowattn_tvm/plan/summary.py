@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from .document import Fraction, HeadOrder, Plan, PlannedModel, PositiveInt, Provenance
+from .document import Decode, Fraction, HeadOrder, Plan, PlannedModel, PositiveInt, Provenance
 from .ratios import RatioProfile, RatioSource, plan_keep_ratios
 from .stage_costs import StageCosts
 from .store import plan_hash
@@ -70,6 +70,7 @@ class PlanSummary(_Document):
     sharing: str
     pilot: str
     buckets: str
+    decode: Decode
     head_order: HeadOrder | None
     stage_costs: StageCosts | None
     layers: tuple[LayerSummary, ...]
@@ -98,6 +99,7 @@ def summarize_plan(plan: Plan, budget: Budget) -> PlanSummary:
         sharing=describe_sharing(plan),
         pilot=describe_pilot(plan),
         buckets=describe_buckets(plan),
+        decode=plan.decode,
         head_order=plan.head_order,
         stage_costs=plan.stage_costs,
         layers=tuple(
@@ -129,6 +131,13 @@ def summarize_profile(profile: RatioProfile) -> ProfileSummary:
         ),
         source=profile.source,
     )
+
+
+def describe_decode(plan: Plan) -> str:
+    """How one new token attends, in words."""
+    if plan.decode == "dense":
+        return "dense"
+    return "sparse, over an INT8 shadow of K in the KV cache; a list per query head"
 
 
 def describe_sharing(plan: Plan) -> str:

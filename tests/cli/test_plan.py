@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shadowattn_tvm.plan import Plan, Sharing, load_ratios, save_plan
+from shadowattn_tvm.plan import Plan, Sharing, load_plan, load_ratios, save_plan
 from shadowattn_tvm.plan.summary import PlanSummary, ProfileSummary
 from tests.cli.conftest import Run
 from tests.plan.tiny_plan import K_MIN, cost_model, shared_lists, stage_costs
@@ -154,3 +154,24 @@ def test_mistakes_exit_with_two_and_write_nothing(
     assert "Traceback" not in err
     assert out == ""
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_decode_is_switched_and_nothing_else(
+    run: Run, plan_file: Path, tiny_plan: Plan, tmp_path: Path
+) -> None:
+    sparse, dense = tmp_path / "sparse.json", tmp_path / "dense.json"
+    assert run("plan", "decode", "sparse", plan_file, "-o", sparse) == (0, f"{sparse}\n", "")
+    assert load_plan(sparse) == tiny_plan.model_copy(update={"decode": "sparse"})
+    assert "sparse, over an INT8 shadow of K" in run("plan", "show", sparse)[1]
+    assert run("plan", "decode", "dense", sparse, "-o", dense)[0] == 0
+    assert dense.read_bytes() == plan_file.read_bytes()
+
+
+def test_decode_needs_a_plan(run: Run, profile_file: Path, tmp_path: Path) -> None:
+    ratios = tmp_path / "ratios.json"
+    assert run("plan", "import-profile", profile_file, "-o", ratios)[0] == 0
+    code, _, err = run("plan", "decode", "sparse", ratios, "-o", tmp_path / "out.json")
+    assert code == 2
+    assert "expected a plan, got keep ratios" in err
+    assert run("plan", "decode", "fast", ratios, "-o", tmp_path / "out.json")[0] == 2
+    assert not (tmp_path / "out.json").exists()

@@ -52,6 +52,26 @@ def test_plans_keep_their_hashes() -> None:
     assert plan_hash(plan).startswith("f9406113cc36")
 
 
+def test_plans_from_before_sparse_decode_load_and_keep_their_hash(
+    tiny_plan: Plan, tmp_path: Path
+) -> None:
+    document = json.loads(tiny_plan.model_dump_json())
+    assert document.pop("decode") == "dense"
+    (tmp_path / "old.json").write_text(json.dumps(document))
+    assert load_plan(tmp_path / "old.json") == tiny_plan
+    sparse = tiny_plan.model_copy(update={"decode": "sparse"})
+    save_plan(sparse, tmp_path / "sparse.json")
+    assert load_plan(tmp_path / "sparse.json") == sparse
+    assert plan_hash(sparse) != plan_hash(tiny_plan)
+
+
+def test_another_way_to_decode_is_refused(tiny_plan: Plan, tmp_path: Path) -> None:
+    document = json.loads(tiny_plan.model_dump_json()) | {"decode": "fast"}
+    (tmp_path / "plan.json").write_text(json.dumps(document))
+    with pytest.raises(PlanError, match=r"decode: .*'dense' or 'sparse'"):
+        load_plan(tmp_path / "plan.json")
+
+
 @pytest.mark.parametrize(
     ("order", "message"),
     [

@@ -18,8 +18,8 @@ from .sparse_head import SparseHead
 def sparse_decode_lists(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFunc:
     """Which keys each head of one sequence's new token would attend to.
 
-    Variables: `q` (1, Hq, D) float32; `pages` (num_pages, 2, Hs, page_size, D) float32, of which the
-    first ceil(num_keys / page_size), in order, hold the keys and their shadow; outputs `lists`
+    Variables: `q` (1, Hq, D) float32; `pages` (num_pages, 2, Hs, page_size, D) float32, of which
+    the first ceil(num_keys / page_size), in order, hold the keys and their shadow; outputs `lists`
     (Hq, c) int32, c >= num_keys, and `counts` (Hq,) int32; `layer`, `num_keys` (at least 1) int32.
     `lists[h, : counts[h]]` ascend; entries beyond are undefined. A head that keeps everything lists
     everything, even where its neighbours don't.

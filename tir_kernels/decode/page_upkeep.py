@@ -108,9 +108,7 @@ def read_pages(spec: AttentionSpec, features: CpuFeatures, num_layers: int) -> t
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
         num_pages, places, positions_at = T.int32(), T.int32(), T.int32()
         pages = T.match_buffer(var_pages, (num_pages, KV_PLANES, stored, slots, dims), spec.dtype)
-        positions = T.match_buffer(
-            var_position_map, (places,), "int32", elem_offset=positions_at
-        )
+        positions = T.match_buffer(var_position_map, (places,), "int32", elem_offset=positions_at)
         k_data = T.match_buffer(var_k_data, (num_layers, places, stored, dims), spec.dtype)
         v_data = T.match_buffer(var_v_data, (num_layers, places, stored, dims), spec.dtype)
         for i in range(places):

@@ -57,8 +57,8 @@ class RowScores:
         kv_head: Expr,
         scores: T.Buffer,
     ) -> None:
-        """`scores[0, i]` = the score of slot i of the sequence's pages, scores (1, any) int32; slots
-        without a key give any number."""
+        """`scores[0, i]` = the score of slot i of the sequence's pages, scores (1, any) int32;
+        slots without a key give any number."""
         column = T.bind(shadow_column(kv_head, self.spec))
         for p in range(num_pages):
             row = T.bind(shadow_row(page_values[first_page + p], kv_head, 0, self.spec))
@@ -77,9 +77,7 @@ class RowScores:
         lanes = self.dot.lanes
         for part in range(0, self.spec.page_size, lanes):
             sums = [self._product(cache_rows, row + part + i, column) for i in range(lanes)]
-            T.buffer_store(
-                scores, sum_vectors(sums, lanes), [0, T.ramp(first + part, 1, lanes)]
-            )
+            T.buffer_store(scores, sum_vectors(sums, lanes), [0, T.ramp(first + part, 1, lanes)])
 
     def _product(self, cache_rows: T.Buffer, row: Expr, column: Expr) -> Expr:
         """The lanes of one key's score, not added up."""

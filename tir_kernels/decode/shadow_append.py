@@ -2,8 +2,8 @@
 
 A key is quantized once, when it arrives, so its scale can't depend on what comes later: it is
 lambda_K of the plan, the middle one of the bucket grid, and larger keys saturate. (In prefill the
-scale of a sequence's keys is chosen anew for every chunk.) The plan's centring and rotation apply as
-they do there.
+scale of a sequence's keys is chosen anew for every chunk.) The plan's centring and rotation apply
+as they do there.
 """
 
 from __future__ import annotations
@@ -79,11 +79,11 @@ class ShadowWriter:
 def shadow_append(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFunc:
     """The runtime's append slot.
 
-    Variables: `pages` (num_pages, 2, Hs, page_size, D) and `k_data`, `v_data` (tokens, Hs, D), dtype
-    of the spec; `k_data[0, Hkv, 0]` is the layer (see `widen_qkv`), other rows beyond the KV heads
-    are ignored; `position_map` (tokens,) int32, page * page_size + slot, or -1 = nowhere.
-    Computation: K and V are copied, and K8 = clamp(round_half_even(k' / lambda_K)) is written to the
-    bytes of `shadow_rows`, k' being the key as the pilot sees it.
+    Variables: `pages` (num_pages, 2, Hs, page_size, D) and `k_data`, `v_data` (tokens, Hs, D),
+    dtype of the spec; `k_data[0, Hkv, 0]` is the layer (see `widen_qkv`), other rows beyond the KV
+    heads are ignored; `position_map` (tokens,) int32, page * page_size + slot, or -1 = nowhere.
+    Computation: K and V are copied, and K8 = clamp(round_half_even(k' / lambda_K)) is written to
+    the bytes of `shadow_rows`, k' being the key as the pilot sees it.
 
     A layer that the plan doesn't have is an error at run time.
     """

@@ -1,8 +1,8 @@
 """Where the INT8 shadow of K lies in the pages of the KV cache.
 
 A page's plane is (heads, page_size, D) float32. Beyond the KV heads it gets extra head rows; a
-token's slot in one of those has room for BYTES_PER_FLOAT keys of D bytes. KV heads fill the K plane's
-row, then the V plane's, then the next row's:
+token's slot in one of those has room for BYTES_PER_FLOAT keys of D bytes. KV heads fill the K
+plane's row, then the V plane's, then the next row's:
 
     KV head h: extra row h // 8, plane h % 8 // 4, bytes (h % 4) * D ... of the slot
 

@@ -1,4 +1,4 @@
-"""One query head of one sequence's new token: pilot, selection and exact attention over the list."""
+"""One query head of one sequence's new token: pilot, selection, exact attention over the list."""
 
 from __future__ import annotations
 
@@ -89,7 +89,14 @@ class SparseHead:
             self.scores[0, older + i] = T.int32(MASKED_SCORE)
         self.selector.start()
         self.selector.select(
-            self.scores, 0, self.padded // self.lanes, older, self.keep, self.indices, 0, self.counts
+            self.scores,
+            0,
+            self.padded // self.lanes,
+            older,
+            self.keep,
+            self.indices,
+            0,
+            self.counts,
         )
         self.indices[0, self.keep] = older
 

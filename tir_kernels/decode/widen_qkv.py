@@ -20,8 +20,8 @@ def widen_qkv(spec: AttentionSpec, features: CpuFeatures) -> tirx.PrimFunc:
 
     Variables: `qkv` (tokens, Hq + 2 Hkv, D) and `wide` (tokens, Hq + 2 Hs, D), dtype of the spec;
     `layer` int64.
-    Computation: of `wide`, q, k and v are copied, `wide[:, Hq + Hkv, 0]` is the layer, and the other
-    rows beyond the KV heads are left alone.
+    Computation: of `wide`, q, k and v are copied, `wide[:, Hq + Hkv, 0]` is the layer, and the
+    other rows beyond the KV heads are left alone.
     """
     assert spec.shadow_rows > 0, "there is nothing to widen"
     num_q, num_kv, stored = spec.num_q_heads, spec.num_kv_heads, spec.stored_heads

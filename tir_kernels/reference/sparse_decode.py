@@ -80,7 +80,7 @@ def select(spec: ShadowSpec, layer: int, q: Float32s, k: Float32s) -> list[Int32
 
 
 def attended(spec: ShadowSpec, layer: int, q: Float32s, k: Float32s) -> list[Int32s]:
-    """What each head attends to: its list, or everything if a head of its group lists everything."""
+    """What each head attends to: its list, or everything if one of its group lists everything."""
     if len(k) == 0:
         return [np.empty(0, np.int32)] * spec.attention.num_q_heads
     lists = select(spec, layer, q, k)

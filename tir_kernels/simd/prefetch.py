@@ -14,8 +14,8 @@ _LINE_FLOATS = 16
 
 @T.inline
 def prefetch_row(rows: T.Buffer, row: Expr, elements: int, first: Expr = 0) -> None:
-    """Ask for `elements` of `rows[row]` from the `first` on, rows (any, any) float32, a cache line at
-    a time."""
+    """Ask for `elements` of `rows[row]` from the `first` on, rows (any, any) float32, a cache line
+    at a time."""
     for line in T.unroll(T.ceildiv(elements, _LINE_FLOATS)):
         T.evaluate(
             T.call_llvm_intrin(

@@ -38,7 +38,8 @@ from ..dense_harness import SMOLLM2, SPECS, TOLERANCE, PagedBatch, spec_id
 from ..shadow_harness import VARIANTS
 
 LENGTHS = [[0], [1], [2], [7], [16], [17], [31], [260], [0, 3, 300, 0, 16, 0], [1500]]
-"""Keys per sequence: none, one, at most k_min, around a page and a split, more kept than a split."""
+"""Keys per sequence: none, one, at most k_min, around a page and a split, more kept than
+a split."""
 
 LIST_LENGTHS = [1, 2, K_MIN, K_MIN + 1, K_MIN + 2, 16, 33, 400]
 
