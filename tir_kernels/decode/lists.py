@@ -11,6 +11,7 @@ from tvm.script import tirx as T
 from ..attention.page_table import KV_PLANES, page_rows
 from ..features import CpuFeatures
 from ..pilot.plan_table import PlanTable
+from ..pilot.top_k import RowSelector
 from ..spec import ShadowSpec
 from .sparse_head import SparseHead
 
@@ -52,11 +53,13 @@ def sparse_decode_lists(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFun
         page_ids = T.alloc_buffer((T.ceildiv(num_keys, slots),), "int32")
         for page in range(T.ceildiv(num_keys, slots)):
             page_ids[page] = page
+        selector = RowSelector(features)
+        selector.start()
         for head in T.parallel(hq):
             keep = T.bind(plan.keep_count(head, num_keys - 1))
             counts[head] = keep + 1
             if keep < num_keys - 1:
-                sparse = SparseHead(spec, features, plan, page_ids, 0, num_keys, keep)
+                sparse = SparseHead(spec, features, plan, page_ids, 0, num_keys, keep, selector)
                 sparse.select(q_rows, head, head, cache_rows)
                 for j in range(keep + 1):
                     lists[head, j] = sparse.indices[0, j]

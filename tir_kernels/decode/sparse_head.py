@@ -27,6 +27,7 @@ class SparseHead:
     ----------
     num_keys : of the sequence, at least 2: the newest is always attended to, the others compete.
     keep : how many of the others are kept, fewer than there are.
+    started : any selector that was started; heads share what that computes.
 
     Attributes
     ----------
@@ -42,6 +43,7 @@ class SparseHead:
         first_page: Expr,
         num_keys: Expr,
         keep: Expr,
+        started: RowSelector,
     ) -> None:
         self.spec = spec.attention
         self.plan = plan
@@ -60,7 +62,7 @@ class SparseHead:
         self.indices = T.alloc_buffer((1, self.keep + 1 + index_slack(features)), "int32")
         self.counts = T.alloc_buffer((1,), "int32")
         self.pilot = RowScores(spec, features)
-        self.selector = RowSelector(features)
+        self.selector = RowSelector(features, like=started)
         # the list is this head's alone, so it attends as a group of one
         self.alone = replace(spec.attention, num_kv_heads=spec.attention.num_q_heads)
         self.sizes = decode_tile(self.alone, features)
@@ -87,7 +89,6 @@ class SparseHead:
         )
         for i in range(self.padded - older):
             self.scores[0, older + i] = T.int32(MASKED_SCORE)
-        self.selector.start()
         self.selector.select(
             self.scores,
             0,

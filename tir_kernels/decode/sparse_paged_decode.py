@@ -16,6 +16,7 @@ from ..attention.page_table import KV_PLANES, page_rows
 from ..attention.tiles import decode_tile
 from ..features import CpuFeatures
 from ..pilot.plan_table import PlanTable
+from ..pilot.top_k import RowSelector
 from ..shadow.prefill import layer_id
 from ..spec import ShadowSpec
 from .sparse_head import SparseHead
@@ -109,6 +110,9 @@ def sparse_paged_decode(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFun
                 if dense[sequence[0] * hkv + task % hkv] > 0:
                     parts.attend(task, sequence[0], q, cache_rows)
         # 3. The parts' sums, and the sparse heads
+        selector = RowSelector(features)
+        if dense[batch * hkv] < batch * hkv:
+            selector.start()
         for item in T.parallel(batch * hq):
             b = T.bind(item // hq)
             head = T.bind(item % hq)
@@ -124,6 +128,7 @@ def sparse_paged_decode(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFun
                     page_indptr[b],
                     num_keys,
                     plan.keep_count(head, num_keys - 1),
+                    selector,
                 )
                 sparse.select(q_rows, item, head, cache_rows)
                 sparse.attend(q, b, head, cache_rows, output, lse)

@@ -37,15 +37,16 @@ def index_slack(features: CpuFeatures) -> int:
 
 @T.meta_class
 class RowSelector:
-    """Selects the k largest scores of a row. Make one per task; `start` it before the first row.
+    """Selects the k largest scores of a row. Make one per task; `start` it before the first row,
+    unless it was made `like` one that was started.
 
     `scores` (any, n) int32 is scratch whose rows are padded with MASKED_SCORE to `num_vectors`
     vectors, a multiple of COUNT_VECTORS; `indices` (any, k + index_slack) int32.
     """
 
-    def __init__(self, features: CpuFeatures) -> None:
+    def __init__(self, features: CpuFeatures, like: RowSelector | None = None) -> None:
         self.lanes = features.lanes
-        self.pack = left_pack(features)
+        self.pack = left_pack(features, None if like is None else like.pack)
         self.low = T.alloc_buffer((1,), "int32")
         self.high = T.alloc_buffer((1,), "int32")
         self.above = T.alloc_buffer((1,), "int32")

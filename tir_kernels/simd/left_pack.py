@@ -21,12 +21,15 @@ _BYTE_MASKS = 256
 @T.meta_class
 class TablePack:
     """AVX2 has no compress: a 256-entry table turns a mask of eight lanes into the permutation
-    that packs them. `start` computes the table (about 1 µs), once per task."""
+    that packs them. `start` computes the table (1 to 2 µs), once per task, or once for all tasks
+    that are made `like` one."""
 
-    def __init__(self, lanes: int) -> None:
+    def __init__(self, lanes: int, like: TablePack | None = None) -> None:
         assert lanes == _BYTE_LANES, "the table serves masks of one byte"
         self.lanes = lanes
-        self.table = T.alloc_buffer((_BYTE_MASKS, _BYTE_LANES), "int32")
+        self.table = (
+            T.alloc_buffer((_BYTE_MASKS, _BYTE_LANES), "int32") if like is None else like.table
+        )
         self.count = T.alloc_buffer((1,), "int32")
 
     def lane_mask(self, condition: Expr) -> Expr:
@@ -69,7 +72,7 @@ class CompressPack:
     """AVX512 compresses in a register, then stores the whole vector. (The form that compresses
     into memory, `llvm.masked.compressstore`, is microcoded on Zen 4 and several times slower.)"""
 
-    def __init__(self, lanes: int) -> None:
+    def __init__(self, lanes: int, like: CompressPack | None = None) -> None:
         self.lanes = lanes
         self.count = T.alloc_buffer((1,), "int32")
 
@@ -107,7 +110,7 @@ class CompressPack:
 class ScalarPack:
     """One by one, without branches: every index is written, the next overwrites unwanted ones."""
 
-    def __init__(self, lanes: int) -> None:
+    def __init__(self, lanes: int, like: ScalarPack | None = None) -> None:
         self.lanes = lanes
         self.count = T.alloc_buffer((1,), "int32")
 
@@ -130,7 +133,7 @@ class ScalarPack:
             self.count[0] = self.count[0] + T.Cast("int32", scores[row, first + i] > threshold)
 
 
-_PACKS: dict[Isa, Callable[[int], Any]] = {
+_PACKS: dict[Isa, Callable[[int, Any], Any]] = {
     "generic": ScalarPack,
     "avx2": TablePack,
     "avx512": CompressPack,
@@ -138,11 +141,12 @@ _PACKS: dict[Isa, Callable[[int], Any]] = {
 }
 
 
-def left_pack(features: CpuFeatures) -> Any:
+def left_pack(features: CpuFeatures, like: Any = None) -> Any:
     """State and steps for a vector unit, made inside the PrimFunc, once per task.
 
     `start()` comes first, once. `append(scores, row, first, threshold, indices, out_row)` appends
     those of first .. first + lanes - 1 whose `scores[row, index] > threshold` to `indices[out_row]`
-    at `count[0]`, which it advances; the caller sets `count[0]`. Buffers are 2-D, int32.
+    at `count[0]`, which it advances; the caller sets `count[0]`. Buffers are 2-D, int32. One made
+    `like` another, which was started, isn't started itself.
     """
-    return _PACKS[features.isa](features.lanes)
+    return _PACKS[features.isa](features.lanes, like)
