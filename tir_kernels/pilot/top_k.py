@@ -10,6 +10,7 @@ Source: "Dynamic Sparse Attention on Mobile SoCs", the top-k stage; the search i
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from tvm import tirx
 from tvm.script import tirx as T
@@ -46,7 +47,7 @@ class RowSelector:
 
     def __init__(self, features: CpuFeatures, like: RowSelector | None = None) -> None:
         self.lanes = features.lanes
-        self.pack = left_pack(features, None if like is None else like.pack)
+        self.pack: Any = left_pack(features, None if like is None else like.pack)
         self.low = T.alloc_buffer((1,), "int32")
         self.high = T.alloc_buffer((1,), "int32")
         self.above = T.alloc_buffer((1,), "int32")

@@ -27,7 +27,7 @@ class TablePack:
     def __init__(self, lanes: int, like: TablePack | None = None) -> None:
         assert lanes == _BYTE_LANES, "the table serves masks of one byte"
         self.lanes = lanes
-        self.table = (
+        self.table: T.Buffer = (
             T.alloc_buffer((_BYTE_MASKS, _BYTE_LANES), "int32") if like is None else like.table
         )
         self.count = T.alloc_buffer((1,), "int32")
