@@ -77,6 +77,15 @@ def test_a_chat_of_several_turns_equals_reading_each_prompt_afresh(assistant):
         assert afresh == list(turn.output_token_ids)
 
 
+@pytest.fixture
+def ctrl_c_interrupts():
+    """Python's own handler: a shell has whatever it starts in the background ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_interrupts")
 def test_an_interrupted_chat_goes_on_as_if_read_afresh(assistant):
     class InterruptingOutput(io.StringIO):
         """Sends Ctrl-C to this very process while the first answer is shown."""
