@@ -1,4 +1,4 @@
-"""Parsing TVMScript in a third of the time.
+"""Parsing TVMScript without a walk through every loaded module.
 
 For every macro and buffer TVM's parser calls `inspect.stack()`, and Python looks up the module of
 each frame. The parser runs expressions as code of a file "<ast>", which is in no module, and before
