@@ -14,7 +14,7 @@ from tir_kernels.build import build_kernels
 from tir_kernels.constants import INT8_QMAX
 from tir_kernels.features import GENERIC, CpuFeatures, cpu_features
 from tir_kernels.pilot.int8_dot import int8_dot_method
-from tir_kernels.pilot.quantize import quantize_keys
+from tir_kernels.pilot.key_block import quantize_keys
 from tir_kernels.pilot.scores import pilot_scores
 from tir_kernels.pilot.top_k import top_k
 from tir_kernels.shadow.prefill import shadow_paged_prefill

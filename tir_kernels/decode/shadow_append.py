@@ -15,7 +15,7 @@ from ..attention.page_table import KV_PLANES, key_row, page_rows, value_row_offs
 from ..features import CpuFeatures
 from ..pilot.pilot_rows import PilotRow
 from ..pilot.plan_table import PlanTable
-from ..pilot.quantize import KeyPacker
+from ..pilot.quantize import KeyQuantizer
 from ..simd.vector import Expr
 from ..spec import ShadowSpec
 from .row_dot import row_dot_method
@@ -40,7 +40,7 @@ class ShadowWriter:
             rotated=spec.pilot.hadamard_rotation,
         )
         dot = row_dot_method(features, geometry.head_dim)
-        self.packer = KeyPacker(geometry.head_dim, dot, view, spec.pilot.quant_max)
+        self.quantizer = KeyQuantizer(geometry.head_dim, dot, view, spec.pilot.quant_max)
         # 16 bytes at a time: every head dim is a multiple of that
         self.floats = 4
         self.vectors = geometry.head_dim // (self.floats * BYTES_PER_FLOAT)
@@ -49,7 +49,7 @@ class ShadowWriter:
         """One vector of the quantized key, as the float32 elements that its bytes make."""
         size = self.floats * BYTES_PER_FLOAT
         return T.reinterpret(
-            f"float32x{self.floats}", self.packer.key[T.ramp(index * size, 1, size)]
+            f"float32x{self.floats}", self.quantizer.key[T.ramp(index * size, 1, size)]
         )
 
     @T.inline
@@ -65,11 +65,11 @@ class ShadowWriter:
     ) -> None:
         """The shadow of `k_rows[k_row]`, k_rows (any, D), into a page's slot."""
         scale = T.bind(plan.k_scales[kv_head, self.middle])
-        if self.packer.view.changed:
-            self.packer.view.load(k_rows, k_row, plan.key_means, kv_head)
-            self.packer.quantize(self.packer.view.row, 0, scale)
+        if self.quantizer.view.changed:
+            self.quantizer.view.load(k_rows, k_row, plan.key_means, kv_head)
+            self.quantizer.quantize(self.quantizer.view.row, 0, scale)
         else:
-            self.packer.quantize(k_rows, k_row, scale)
+            self.quantizer.quantize(k_rows, k_row, scale)
         row = T.bind(shadow_row(page, kv_head, slot, self.spec))
         column = T.bind(shadow_column(kv_head, self.spec))
         for j in T.unroll(self.vectors):

@@ -126,7 +126,7 @@ def _narrow_steps(quant_max: int) -> int:
 
 
 def _vnni(lanes: int) -> Int8DotMethod:
-    return Int8DotMethod(lanes, 4, "int8", UINT8_KEY_OFFSET, 3, 4, vnni)
+    return Int8DotMethod(lanes, 4, "int8", UINT8_KEY_OFFSET, 6, 2, vnni)
 
 
 def _dotprod(lanes: int) -> Int8DotMethod:

@@ -12,9 +12,9 @@ from ..features import CpuFeatures
 from ..simd.vector import Expr
 from ..spec import ShadowSpec
 from .int8_dot import int8_dot_method
-from .pilot_rows import AbsoluteMaximum, PilotRow
+from .key_block import KeyBlock
 from .plan_table import PlanTable
-from .quantize import KeyPacker, nearest_bucket
+from .quantize import nearest_bucket
 
 SEGMENT_BLOCKS = 32
 """Blocks of keys that one task measures or packs: enough work to be worth a task."""
@@ -67,13 +67,14 @@ class KeyShadow:
                 self.spec,
             )
 
-    def view(self) -> PilotRow:
-        """A task's keys as the pilot sees them."""
-        return PilotRow(
+    def block(self) -> KeyBlock:
+        """A task's block of keys as the pilot sees them."""
+        return KeyBlock(
             self.spec.head_dim,
-            self.lanes,
+            self.dot,
             centered=self.plan.key_means is not None,
             rotated=self.plan.pilot.hadamard_rotation,
+            quant_max=self.plan.pilot.quant_max,
         )
 
     @T.inline
@@ -89,16 +90,29 @@ class KeyShadow:
     @T.inline
     def measure(self, cache_rows: T.Buffer, plan: PlanTable, task: Expr) -> None:
         """Task = KV head * num_segments + segment; `maxima[task]` = the segment's largest |k|."""
-        largest = AbsoluteMaximum(self.view())
-        segment_keys = T.meta_var(SEGMENT_BLOCKS * self.dot.lanes)
-        kv_head = T.bind(task // self.num_segments)
-        offset = T.bind(kv_head * self.spec.page_size)
-        first_key = T.bind(task % self.num_segments * segment_keys)
-        largest.clear()
-        for i in range(T.min(segment_keys, self.num_keys - first_key)):
-            row = T.bind(T.Cast("int64", self.row_table[first_key + i] + offset))
-            largest.include(cache_rows, row, plan.key_means, kv_head)
-        self.maxima[task] = largest.value()
+        block = self.block()
+        first_block = T.bind(task % self.num_segments * SEGMENT_BLOCKS)
+        filled_blocks = T.bind(T.ceildiv(self.num_keys, self.dot.lanes))
+        block.clear_maximum()
+        for i in range(T.min(SEGMENT_BLOCKS, filled_blocks - first_block)):
+            self.load(block, cache_rows, plan, task // self.num_segments, first_block + i)
+            block.include_maximum()
+        self.maxima[task] = block.maximum()
+
+    @T.inline
+    def load(
+        self, block: KeyBlock, cache_rows: T.Buffer, plan: PlanTable, kv_head: Expr, index: Expr
+    ) -> None:
+        """The `index`-th block of a KV head; one beyond the last key repeats that."""
+        block.load(
+            cache_rows,
+            self.row_table,
+            kv_head * self.spec.page_size,
+            T.min(index * self.dot.lanes, self.num_keys - 1),
+            self.num_keys,
+            plan.key_means,
+            kv_head,
+        )
 
     @T.inline
     def choose_bucket(self, plan: PlanTable, kv_head: Expr) -> None:
@@ -114,20 +128,15 @@ class KeyShadow:
     @T.inline
     def pack(self, cache_rows: T.Buffer, plan: PlanTable, task: Expr) -> None:
         """Quantize and pack one segment, with the scale that its whole head measures."""
-        packer = KeyPacker(self.spec.head_dim, self.dot, self.view(), self.plan.pilot.quant_max)
+        block = self.block()
         kv_head = T.bind(task // self.num_segments)
         first_block = T.bind(task % self.num_segments * SEGMENT_BLOCKS)
         scale = T.bind(plan.k_scales[kv_head, self.buckets[kv_head]])
         for i in range(T.min(SEGMENT_BLOCKS, self.num_blocks - first_block)):
-            packer.pack_block(
-                cache_rows,
-                self.row_table,
-                kv_head * self.spec.page_size,
-                self.num_keys,
-                first_block + i,
+            self.load(block, cache_rows, plan, kv_head, first_block + i)
+            block.pack(
                 scale,
-                plan.key_means,
-                kv_head,
+                self.num_keys - (first_block + i) * self.dot.lanes,
                 self.packed,
                 kv_head * self.num_blocks + first_block + i,
             )

@@ -14,7 +14,7 @@ from __future__ import annotations
 from tvm.script import tirx as T
 
 from ..simd.shuffle import pick
-from ..simd.vector import Expr, const_f32, max_lanes
+from ..simd.vector import Expr, const_f32, max_lanes, splat
 from ..spec import rotation_block
 
 
@@ -73,12 +73,13 @@ class PilotRow:
 
     def _rotate_within(self, index: int, distance: int) -> None:
         """Lane i meets lane i ^ distance; the lower of the two takes the sum."""
-        lanes = range(self.lanes)
         x = T.bind(self.row[0, self.vector(index)])
-        partner = T.bind(pick([x], [lane ^ distance for lane in lanes]))
-        total, difference = T.bind(x + partner), T.bind(partner - x)
-        chosen = [lane + self.lanes * bool(lane & distance) for lane in lanes]
-        T.buffer_store(self.row, pick([total, difference], chosen), [0, self.vector(index)])
+        partner = pick([x], [lane ^ distance for lane in range(self.lanes)])
+        is_lower = (T.ramp(0, 1, self.lanes) & splat(T.int32(distance), self.lanes)) == splat(
+            T.int32(0), self.lanes
+        )
+        # partner - x is partner + -x, to the bit
+        T.buffer_store(self.row, partner + T.Select(is_lower, x, -x), [0, self.vector(index)])
 
 
 @T.meta_class

@@ -20,7 +20,7 @@ from tir_kernels.features import (
     CpuFeatures,
     cpu_features,
 )
-from tir_kernels.pilot import quantize
+from tir_kernels.pilot import key_block
 from tir_kernels.pilot import scores as scores_file
 from tir_kernels.pilot.int8_dot import Int8DotMethod, int8_dot_method
 from tir_kernels.pilot.quantize import bucket_scales
@@ -148,11 +148,11 @@ def test_layouts_of_four_way_dots(
     # This machine may lack the instructions, but not what surrounds them: groups of four, unsigned
     # keys, the bias that makes up for those.
     method = four_way_dot(int8_dot_method(features))
-    for module in (scores_file, quantize):
+    for module in (scores_file, key_block):
         monkeypatch.setattr(module, "int8_dot_method", lambda *_: method)
     spec = GEOMETRIES[2]
     stages = {
-        "quantize_keys": quantize.quantize_keys(spec, features),
+        "quantize_keys": key_block.quantize_keys(spec, features),
         "pilot_scores": pilot_scores(spec, features),
     }
     kernels = build_kernels(stages, host_target)
