@@ -1,4 +1,5 @@
 """Top-k: per query row the k largest INT32 scores, ties to the lower index, indices ascending.
+Scores of 8 bits have a selector of their own (`byte_top_k`), with the same lists.
 
 The threshold is found by bisection on the integer score: counting a row against a candidate is one
 compare and one add per vector, from L1, and the search ends early when exactly k scores lie above.
@@ -9,15 +10,13 @@ Source: "Dynamic Sparse Attention on Mobile SoCs", the top-k stage; the search i
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from tvm import tirx
 from tvm.script import tirx as T
 
 from ..constants import MASKED_SCORE
 from ..features import CpuFeatures
-from ..simd.left_pack import left_pack
+from ..simd.left_pack import bit_pack_lanes, left_pack
 from ..simd.vector import Expr, int32_dtype, splat, sum_lanes_i32
 
 _MAX_SCORE = 2**31 - 1
@@ -27,13 +26,14 @@ COUNT_VECTORS = 4
 
 
 def row_multiple(features: CpuFeatures) -> int:
-    """Score rows are padded with MASKED_SCORE to a multiple of this."""
+    """Score rows are padded to a multiple of this: whole steps of a count, whole vectors of
+    bytes."""
     return features.lanes * COUNT_VECTORS
 
 
 def index_slack(features: CpuFeatures) -> int:
-    """Entries that an index row needs beyond the k it will hold."""
-    return features.lanes
+    """Entries that an index row needs beyond the k it will hold, whoever selects."""
+    return bit_pack_lanes(features)
 
 
 @T.meta_class
@@ -42,11 +42,12 @@ class RowSelector:
     unless it was made `like` one that was started.
 
     `scores` (any, n) int32 is scratch whose rows are padded with MASKED_SCORE to `num_vectors`
-    vectors, a multiple of COUNT_VECTORS; `indices` (any, k + index_slack) int32.
+    vectors of `vector_scores`, a multiple of COUNT_VECTORS; `indices` (any, k + index_slack) int32.
     """
 
     def __init__(self, features: CpuFeatures, like: RowSelector | None = None) -> None:
         self.lanes = features.lanes
+        self.vector_scores = features.lanes
         self.pack: Any = left_pack(features, None if like is None else like.pack)
         self.low = T.alloc_buffer((1,), "int32")
         self.high = T.alloc_buffer((1,), "int32")
@@ -158,92 +159,3 @@ class RowSelector:
             self.pack.count[0] = 0
             for v in range(num_vectors):
                 self.pack.append(scores, row, v * self.lanes, self.low[0], indices, out_row)
-
-
-def top_k(features: CpuFeatures, masked: bool = False) -> tirx.PrimFunc:
-    """The standalone stage: the selection of every row.
-
-    Variables: `scores` (m, n) int32, above MASKED_SCORE; `limits` (m,) int32, row i sees the
-    positions below limits[i] (a causal mask; n = all); with `masked` then `mask` (m, n) uint8,
-    nonzero = visible; `indices` (m, c) int32, c >= min(k, n) + index_slack, ascending, entries
-    beyond the count are undefined; `counts` (m,) int32; `k` int32, 0 or more.
-    """
-    lanes, multiple = features.lanes, row_multiple(features)
-
-    @T.inline
-    def select_rows(
-        scores: T.Buffer,
-        limits: T.Buffer,
-        is_visible: Callable[[Expr, Expr], Expr],
-        indices: T.Buffer,
-        counts: T.Buffer,
-        k: Expr,
-        num_rows: Expr,
-        num_positions: Expr,
-    ) -> None:
-        selector = RowSelector(features)
-        selector.start()
-        padded = T.bind(T.ceildiv(num_positions, multiple) * multiple)
-        row_scores = T.alloc_buffer((1, padded), "int32")
-        visible = T.alloc_buffer((1,), "int32")
-        for i in range(num_rows):
-            visible[0] = 0
-            limit = T.bind(T.min(limits[i], num_positions))
-            for j in range(padded):
-                row_scores[0, j] = T.int32(MASKED_SCORE)
-            for j in range(limit):
-                if is_visible(i, j):
-                    row_scores[0, j] = scores[i, j]
-                    visible[0] = visible[0] + 1
-            selector.select(row_scores, 0, padded // lanes, visible[0], k, indices, i, counts)
-
-    if masked:
-
-        @T.prim_func(s_tir=True)
-        def shadowattn_top_k_masked(
-            var_scores: T.handle,
-            var_limits: T.handle,
-            var_mask: T.handle,
-            var_indices: T.handle,
-            var_counts: T.handle,
-            k: T.int32,
-        ) -> None:
-            T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
-            num_rows, num_positions, capacity = T.int32(), T.int32(), T.int32()
-            scores = T.match_buffer(var_scores, (num_rows, num_positions), "int32")
-            limits = T.match_buffer(var_limits, (num_rows,), "int32")
-            mask = T.match_buffer(var_mask, (num_rows, num_positions), "uint8")
-            indices = T.match_buffer(var_indices, (num_rows, capacity), "int32")
-            counts = T.match_buffer(var_counts, (num_rows,), "int32")
-            select_rows(
-                scores,
-                limits,
-                lambda i, j: mask[i, j] != T.uint8(0),
-                indices,
-                counts,
-                k,
-                num_rows,
-                num_positions,
-            )
-
-        return shadowattn_top_k_masked
-
-    @T.prim_func(s_tir=True)
-    def shadowattn_top_k(
-        var_scores: T.handle,
-        var_limits: T.handle,
-        var_indices: T.handle,
-        var_counts: T.handle,
-        k: T.int32,
-    ) -> None:
-        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
-        num_rows, num_positions, capacity = T.int32(), T.int32(), T.int32()
-        scores = T.match_buffer(var_scores, (num_rows, num_positions), "int32")
-        limits = T.match_buffer(var_limits, (num_rows,), "int32")
-        indices = T.match_buffer(var_indices, (num_rows, capacity), "int32")
-        counts = T.match_buffer(var_counts, (num_rows,), "int32")
-        select_rows(
-            scores, limits, lambda i, j: T.bool(True), indices, counts, k, num_rows, num_positions
-        )
-
-    return shadowattn_top_k

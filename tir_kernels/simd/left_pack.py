@@ -1,4 +1,5 @@
-"""Appending the indices of a row's scores above a threshold to a list, ascending.
+"""Appending indices to a list, ascending: those of a row's scores above a threshold, or of the set
+bits of a mask.
 
 What comes out is the same everywhere; how many are written at a time depends on the vector unit.
 Every way may write up to `lanes` entries past the last one appended.
@@ -12,7 +13,8 @@ from typing import Any
 from tvm.script import tirx as T
 
 from ..features import CpuFeatures, Isa
-from .vector import Expr, int32_dtype, splat, sum_lanes_i32
+from .lane_bits import bit_lanes, lane_bits
+from .vector import Expr, int32_dtype, splat
 
 _BYTE_LANES = 8
 _BYTE_MASKS = 256
@@ -20,8 +22,8 @@ _BYTE_MASKS = 256
 
 @T.meta_class
 class TablePack:
-    """AVX2 has no compress: a 256-entry table turns a mask of eight lanes into the permutation
-    that packs them. `start` computes the table (1 to 2 µs), once per task, or once for all tasks
+    """Without a compress instruction: a 256-entry table turns a mask of eight lanes into the
+    permutation that packs them. `start` computes the table (1 to 2 µs), once per task, or once for all tasks
     that are made `like` one."""
 
     def __init__(self, lanes: int, like: TablePack | None = None) -> None:
@@ -31,13 +33,6 @@ class TablePack:
             T.alloc_buffer((_BYTE_MASKS, _BYTE_LANES), "int32") if like is None else like.table
         )
         self.count = T.alloc_buffer((1,), "int32")
-
-    def lane_mask(self, condition: Expr) -> Expr:
-        """The lanes of a comparison as the low bits of an int32."""
-        bits = T.Select(condition, splat(T.int32(-1), self.lanes), splat(T.int32(0), self.lanes))
-        return T.call_llvm_pure_intrin(
-            "int32", "llvm.x86.avx.movmsk.ps.256", T.reinterpret(f"float32x{self.lanes}", bits)
-        )
 
     @T.inline
     def start(self) -> None:
@@ -58,13 +53,17 @@ class TablePack:
         indices: T.Buffer,
         out_row: Expr,
     ) -> None:
-        mask = T.bind(
-            self.lane_mask(scores[row, T.ramp(first, 1, self.lanes)] > splat(threshold, self.lanes))
+        above = T.meta_var(
+            scores[row, T.ramp(first, 1, self.lanes)] > splat(threshold, self.lanes)
         )
+        self.append_bits(T.bind(lane_bits(above, self.lanes)), first, indices, out_row)
+
+    @T.inline
+    def append_bits(self, bits: Expr, first: Expr, indices: T.Buffer, out_row: Expr) -> None:
         indices[out_row, T.ramp(self.count[0], 1, self.lanes)] = self.table[
-            mask, T.ramp(0, 1, self.lanes)
+            T.Cast("int32", bits), T.ramp(0, 1, self.lanes)
         ] + splat(first, self.lanes)
-        self.count[0] = self.count[0] + T.popcount(mask)
+        self.count[0] = self.count[0] + T.Cast("int32", T.popcount(bits))
 
 
 @T.meta_class
@@ -90,20 +89,21 @@ class CompressPack:
         indices: T.Buffer,
         out_row: Expr,
     ) -> None:
+        above = T.meta_var(
+            scores[row, T.ramp(first, 1, self.lanes)] > splat(threshold, self.lanes)
+        )
+        self.append_bits(T.bind(lane_bits(above, self.lanes)), first, indices, out_row)
+
+    @T.inline
+    def append_bits(self, bits: Expr, first: Expr, indices: T.Buffer, out_row: Expr) -> None:
         indices[out_row, T.ramp(self.count[0], 1, self.lanes)] = T.call_llvm_pure_intrin(
             int32_dtype(self.lanes),
             "llvm.experimental.vector.compress",
             T.ramp(first, 1, self.lanes),
-            scores[row, T.ramp(first, 1, self.lanes)] > splat(threshold, self.lanes),
+            bit_lanes(bits, self.lanes),
             splat(T.int32(0), self.lanes),
         )
-        self.count[0] = self.count[0] + sum_lanes_i32(
-            T.Cast(
-                int32_dtype(self.lanes),
-                scores[row, T.ramp(first, 1, self.lanes)] > splat(threshold, self.lanes),
-            ),
-            self.lanes,
-        )
+        self.count[0] = self.count[0] + T.Cast("int32", T.popcount(bits))
 
 
 @T.meta_class
@@ -141,6 +141,19 @@ _PACKS: dict[Isa, Callable[[int, Any], Any]] = {
 }
 
 
+_BIT_PACKS: dict[Isa, Callable[[int, Any], Any]] = {
+    "generic": TablePack,
+    "avx2": TablePack,
+    "avx512": CompressPack,
+    "neon": TablePack,
+}
+
+
+def bit_pack_lanes(features: CpuFeatures) -> int:
+    """Bits that `bit_pack` takes at a time."""
+    return max(features.lanes, _BYTE_LANES)
+
+
 def left_pack(features: CpuFeatures, like: Any = None) -> Any:
     """State and steps for a vector unit, made inside the PrimFunc, once per task.
 
@@ -150,3 +163,9 @@ def left_pack(features: CpuFeatures, like: Any = None) -> Any:
     `like` another, which was started, isn't started itself.
     """
     return _PACKS[features.isa](features.lanes, like)
+
+
+def bit_pack(features: CpuFeatures) -> Any:
+    """The same for masks: `append_bits(bits, first, indices, out_row)` appends first + i for each
+    set bit i of `bits`, of which the lowest `bit_pack_lanes` may be set (see `lane_bits`)."""
+    return _BIT_PACKS[features.isa](bit_pack_lanes(features), None)
