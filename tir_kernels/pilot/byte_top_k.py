@@ -52,7 +52,9 @@ class MaskCount:
             above = T.meta_var(
                 scores[row, T.ramp(v * self.lanes, 1, self.lanes)] > splat(threshold, self.lanes)
             )
-            self.count[0] = self.count[0] + T.Cast("int32", T.popcount(lane_bits(above, self.lanes)))
+            self.count[0] = self.count[0] + T.Cast(
+                "int32", T.popcount(lane_bits(above, self.lanes))
+            )
 
 
 @T.meta_class
@@ -73,9 +75,7 @@ class LaneCount:
             first = T.bind(block * _UINT8_MAX)
             self.sums[T.ramp(0, 1, self.lanes)] = splat(T.uint8(0), self.lanes)
             for v in range(T.min(_UINT8_MAX, num_vectors - first)):
-                self.sums[T.ramp(0, 1, self.lanes)] = self.sums[
-                    T.ramp(0, 1, self.lanes)
-                ] + T.Cast(
+                self.sums[T.ramp(0, 1, self.lanes)] = self.sums[T.ramp(0, 1, self.lanes)] + T.Cast(
                     f"uint8x{self.lanes}",
                     scores[row, T.ramp((first + v) * self.lanes, 1, self.lanes)]
                     > splat(threshold, self.lanes),

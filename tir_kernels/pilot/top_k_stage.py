@@ -11,8 +11,8 @@ from tvm.script import tirx as T
 from ..constants import MASKED_BYTE, MASKED_SCORE
 from ..features import CpuFeatures
 from ..simd.vector import Expr
-from .byte_top_k import ByteSelector
-from .top_k import RowSelector, row_multiple
+from .row_selector import row_selector
+from .top_k import row_multiple
 
 
 def top_k(
@@ -20,13 +20,12 @@ def top_k(
 ) -> tirx.PrimFunc:
     """The standalone stage: the selection of every row.
 
-    Variables: `scores` (m, n) of `dtype`, above MASKED_SCORE or MASKED_BYTE; `limits` (m,) int32, row i sees the
-    positions below limits[i] (a causal mask; n = all); with `masked` then `mask` (m, n) uint8,
-    nonzero = visible; `indices` (m, c) int32, c >= min(k, n) + index_slack, ascending, entries
-    beyond the count are undefined; `counts` (m,) int32; `k` int32, 0 or more.
+    Variables: `scores` (m, n) of `dtype`, above MASKED_SCORE or MASKED_BYTE; `limits` (m,) int32,
+    row i sees the positions below limits[i] (a causal mask; n = all); with `masked` then `mask`
+    (m, n) uint8, nonzero = visible; `indices` (m, c) int32, c >= min(k, n) + index_slack,
+    ascending, entries beyond the count are undefined; `counts` (m,) int32; `k` int32, 0 or more.
     """
     multiple = row_multiple(features)
-    make_selector = {"int32": RowSelector, "int8": ByteSelector}[dtype]
     hidden = tirx.IntImm(dtype, {"int32": MASKED_SCORE, "int8": MASKED_BYTE}[dtype])
 
     @T.inline
@@ -40,7 +39,7 @@ def top_k(
         num_rows: Expr,
         num_positions: Expr,
     ) -> None:
-        selector = make_selector(features)
+        selector = row_selector(features, dtype)
         selector.start()
         padded = T.bind(T.ceildiv(num_positions, multiple) * multiple)
         row_scores = T.alloc_buffer((1, padded), dtype)

@@ -23,8 +23,8 @@ _BYTE_MASKS = 256
 @T.meta_class
 class TablePack:
     """Without a compress instruction: a 256-entry table turns a mask of eight lanes into the
-    permutation that packs them. `start` computes the table (1 to 2 µs), once per task, or once for all tasks
-    that are made `like` one."""
+    permutation that packs them. `start` computes the table (1 to 2 µs), once per task, or once for
+    all tasks that are made `like` one."""
 
     def __init__(self, lanes: int, like: TablePack | None = None) -> None:
         assert lanes == _BYTE_LANES, "the table serves masks of one byte"
@@ -53,9 +53,7 @@ class TablePack:
         indices: T.Buffer,
         out_row: Expr,
     ) -> None:
-        above = T.meta_var(
-            scores[row, T.ramp(first, 1, self.lanes)] > splat(threshold, self.lanes)
-        )
+        above = T.meta_var(scores[row, T.ramp(first, 1, self.lanes)] > splat(threshold, self.lanes))
         self.append_bits(T.bind(lane_bits(above, self.lanes)), first, indices, out_row)
 
     @T.inline
@@ -89,9 +87,7 @@ class CompressPack:
         indices: T.Buffer,
         out_row: Expr,
     ) -> None:
-        above = T.meta_var(
-            scores[row, T.ramp(first, 1, self.lanes)] > splat(threshold, self.lanes)
-        )
+        above = T.meta_var(scores[row, T.ramp(first, 1, self.lanes)] > splat(threshold, self.lanes))
         self.append_bits(T.bind(lane_bits(above, self.lanes)), first, indices, out_row)
 
     @T.inline
