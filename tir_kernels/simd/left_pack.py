@@ -1,5 +1,4 @@
-"""Appending indices to a list, ascending: those of a row's scores above a threshold, or of the set
-bits of a mask.
+"""Appending to a list, ascending, the positions of a mask's set bits.
 
 What comes out is the same everywhere; how many are written at a time depends on the vector unit.
 Every way may write up to `lanes` entries past the last one appended.
@@ -13,7 +12,7 @@ from typing import Any
 from tvm.script import tirx as T
 
 from ..features import CpuFeatures, Isa
-from .lane_bits import bit_lanes, lane_bits
+from .lane_bits import bit_lanes
 from .vector import Expr, int32_dtype, splat
 
 _BYTE_LANES = 8
@@ -44,20 +43,7 @@ class TablePack:
                 self.count[0] = self.count[0] + (T.shift_right(mask, bit) & 1)
 
     @T.inline
-    def append(
-        self,
-        scores: T.Buffer,
-        row: Expr,
-        first: Expr,
-        threshold: Expr,
-        indices: T.Buffer,
-        out_row: Expr,
-    ) -> None:
-        above = T.meta_var(scores[row, T.ramp(first, 1, self.lanes)] > splat(threshold, self.lanes))
-        self.append_bits(T.bind(lane_bits(above, self.lanes)), first, indices, out_row)
-
-    @T.inline
-    def append_bits(self, bits: Expr, first: Expr, indices: T.Buffer, out_row: Expr) -> None:
+    def append(self, bits: Expr, first: Expr, indices: T.Buffer, out_row: Expr) -> None:
         indices[out_row, T.ramp(self.count[0], 1, self.lanes)] = self.table[
             T.Cast("int32", bits), T.ramp(0, 1, self.lanes)
         ] + splat(first, self.lanes)
@@ -78,20 +64,7 @@ class CompressPack:
         self.count[0] = 0
 
     @T.inline
-    def append(
-        self,
-        scores: T.Buffer,
-        row: Expr,
-        first: Expr,
-        threshold: Expr,
-        indices: T.Buffer,
-        out_row: Expr,
-    ) -> None:
-        above = T.meta_var(scores[row, T.ramp(first, 1, self.lanes)] > splat(threshold, self.lanes))
-        self.append_bits(T.bind(lane_bits(above, self.lanes)), first, indices, out_row)
-
-    @T.inline
-    def append_bits(self, bits: Expr, first: Expr, indices: T.Buffer, out_row: Expr) -> None:
+    def append(self, bits: Expr, first: Expr, indices: T.Buffer, out_row: Expr) -> None:
         indices[out_row, T.ramp(self.count[0], 1, self.lanes)] = T.call_llvm_pure_intrin(
             int32_dtype(self.lanes),
             "llvm.experimental.vector.compress",
@@ -102,42 +75,7 @@ class CompressPack:
         self.count[0] = self.count[0] + T.Cast("int32", T.popcount(bits))
 
 
-@T.meta_class
-class ScalarPack:
-    """One by one, without branches: every index is written, the next overwrites unwanted ones."""
-
-    def __init__(self, lanes: int, like: ScalarPack | None = None) -> None:
-        self.lanes = lanes
-        self.count = T.alloc_buffer((1,), "int32")
-
-    @T.inline
-    def start(self) -> None:
-        self.count[0] = 0
-
-    @T.inline
-    def append(
-        self,
-        scores: T.Buffer,
-        row: Expr,
-        first: Expr,
-        threshold: Expr,
-        indices: T.Buffer,
-        out_row: Expr,
-    ) -> None:
-        for i in T.unroll(self.lanes):
-            indices[out_row, self.count[0]] = first + i
-            self.count[0] = self.count[0] + T.Cast("int32", scores[row, first + i] > threshold)
-
-
 _PACKS: dict[Isa, Callable[[int, Any], Any]] = {
-    "generic": ScalarPack,
-    "avx2": TablePack,
-    "avx512": CompressPack,
-    "neon": ScalarPack,
-}
-
-
-_BIT_PACKS: dict[Isa, Callable[[int, Any], Any]] = {
     "generic": TablePack,
     "avx2": TablePack,
     "avx512": CompressPack,
@@ -145,23 +83,17 @@ _BIT_PACKS: dict[Isa, Callable[[int, Any], Any]] = {
 }
 
 
-def bit_pack_lanes(features: CpuFeatures) -> int:
-    """Bits that `bit_pack` takes at a time."""
+def pack_lanes(features: CpuFeatures) -> int:
+    """Bits that a vector unit takes at a time."""
     return max(features.lanes, _BYTE_LANES)
 
 
 def left_pack(features: CpuFeatures, like: Any = None) -> Any:
     """State and steps for a vector unit, made inside the PrimFunc, once per task.
 
-    `start()` comes first, once. `append(scores, row, first, threshold, indices, out_row)` appends
-    those of first .. first + lanes - 1 whose `scores[row, index] > threshold` to `indices[out_row]`
-    at `count[0]`, which it advances; the caller sets `count[0]`. Buffers are 2-D, int32. One made
-    `like` another, which was started, isn't started itself.
+    `start()` comes first, once. `append(bits, first, indices, out_row)` appends first + i for each
+    set bit i of `bits`, uint32, of which the lowest `pack_lanes` may be set (see `lane_bits`), to
+    `indices[out_row]` at `count[0]`, which it advances; the caller sets `count[0]`. `indices` is
+    2-D, int32. One made `like` another, which was started, isn't started itself.
     """
-    return _PACKS[features.isa](features.lanes, like)
-
-
-def bit_pack(features: CpuFeatures) -> Any:
-    """The same for masks: `append_bits(bits, first, indices, out_row)` appends first + i for each
-    set bit i of `bits`, of which the lowest `bit_pack_lanes` may be set (see `lane_bits`)."""
-    return _BIT_PACKS[features.isa](bit_pack_lanes(features), None)
+    return _PACKS[features.isa](pack_lanes(features), like)
