@@ -18,11 +18,6 @@ from ..simd.vector import Expr, splat
 _NO_LIMIT = 2**31 - 1
 
 
-def index_slack(features: CpuFeatures) -> int:
-    """Entries that an index row needs beyond the k it will hold, whoever selects."""
-    return pack_lanes(features)
-
-
 @T.meta_class
 class Selector:
     """Selects the k largest scores of a row. Make one per task; `start` it before the first row,

@@ -1,8 +1,8 @@
 """Top-k: per query row the k largest INT32 scores, ties to the lower index, indices ascending.
 Scores of 8 bits have a selector of their own (`byte_top_k`), with the same lists.
 
-The threshold is found by bisection on the integer score: counting a row against a candidate is one
-compare and one add per vector, from L1, and the search ends early when exactly k scores lie above.
+The threshold is found by bisection on the integer score: counting a row against a candidate is a
+few instructions per vector, from L1, and the search ends early when exactly k scores lie above.
 Masked positions hold `MASKED_SCORE`, below every score: they're skipped, never selected.
 
 Source: "Dynamic Sparse Attention on Mobile SoCs", the top-k stage; the search is ours.
@@ -17,11 +17,10 @@ from tvm.script import tirx as T
 
 from ..constants import MASKED_SCORE
 from ..features import CpuFeatures, Isa
+from ..simd.left_pack import pack_lanes
 from ..simd.vector import Expr, splat
 from .score_counts import COUNT_VECTORS, Int32Count, MaskCount
-from .selector import Selector, index_slack
-
-__all__ = ["RowSelector", "index_slack", "row_multiple"]
+from .selector import Selector
 
 _MAX_SCORE = 2**31 - 1
 
@@ -37,6 +36,11 @@ def row_multiple(features: CpuFeatures) -> int:
     """Score rows are padded to a multiple of this: whole steps of a count, whole vectors of
     bytes."""
     return features.lanes * COUNT_VECTORS
+
+
+def index_slack(features: CpuFeatures) -> int:
+    """Entries that an index row needs beyond the k it will hold, whoever selects."""
+    return pack_lanes(features)
 
 
 class RowSelector(Selector):
