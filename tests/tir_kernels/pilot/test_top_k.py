@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tir_kernels.reference.top_k import top_k as twin
 
-from ..shadow_harness import every_variant, every_x86_variant, run_top_k
+from ..shadow_harness import every_x86_variant, run_top_k
 
 INT32_MAX = 2**31 - 1
 SMALLEST = -INT32_MAX
@@ -44,7 +44,7 @@ def scores_of(kind: str, shape: tuple[int, int], rng: np.random.Generator) -> np
     }[kind].astype(np.int32)
 
 
-@every_variant
+@every_x86_variant
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(
     "kind", ["spread", "few values", "all equal", "extremes", "ascending", "outlier"]
@@ -63,7 +63,7 @@ def test_selection_equals_the_twin(
             check(scores, limits, k, mask, variant, host_target)
 
 
-@every_variant
+@every_x86_variant
 def test_fully_masked_rows_select_nothing(variant: str, host_target: tvm.target.Target) -> None:
     scores = np.full((3, 40), 9, np.int32)
     mask = np.zeros((3, 40))
@@ -72,7 +72,7 @@ def test_fully_masked_rows_select_nothing(variant: str, host_target: tvm.target.
     assert [list(row) for row in selected] == [[], [39], []]
 
 
-@every_variant
+@every_x86_variant
 def test_ties_go_to_the_lower_index(variant: str, host_target: tvm.target.Target) -> None:
     scores = np.array([[5, 9, 5, 5, 1, 5, 9, 5]], np.int32)
     (selected,) = run_top_k(variant, host_target, scores, np.array([8]), 4)
@@ -165,7 +165,7 @@ def test_any_bytes_limits_masks_and_k(
     )
 
 
-@every_variant
+@every_x86_variant
 @settings(deadline=None, max_examples=150)
 @given(data=st.data())
 def test_any_scores_limits_masks_and_k(

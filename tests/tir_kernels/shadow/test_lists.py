@@ -34,6 +34,7 @@ PILOTS = {
     "int7": PilotSpec(bits=7),
     "rotated": PilotSpec(hadamard_rotation=True),
     "int8-scores": PilotSpec(score_bits=8),
+    "9-bit-scores": PilotSpec(score_bits=9),
     "group": PilotSpec(score_bits=8, share_group=True),
     "block-8": PilotSpec(score_bits=8, query_block=8),
     "block-8-9-bit-scores": PilotSpec(score_bits=9, query_block=8),
