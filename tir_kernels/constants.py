@@ -17,6 +17,9 @@ the value TVM's own kernels use, so its merge kernel gives such a part the weigh
 MASKED_SCORE = -(2**31)
 """What a masked position holds; no score comes near it (|score| <= 127 * 127 * head_dim)."""
 
+MASKED_BYTE = -(2**7)
+"""The same among scores of 8 bits, which reach from -127 to 127."""
+
 INT8_QMAX = 127
 """Symmetric quantization leaves -128 unused, so that negation is exact and no product overflows."""
 

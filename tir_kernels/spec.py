@@ -139,6 +139,11 @@ class PilotSpec:
         return (1 << (self.score_bits - 1)) - 1
 
     @property
+    def row_dtype(self) -> Literal["int8", "int32"]:
+        """How the scores of queries with lists of their own are kept until they are ranked."""
+        return "int8" if self.score_bits == 8 else "int32"
+
+    @property
     def pooled(self) -> bool:
         """Whether several rows of scores make one list."""
         return self.share_group or self.query_block > 1

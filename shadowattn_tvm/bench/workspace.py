@@ -15,6 +15,7 @@ from tir_kernels.spec import AttentionSpec, ShadowSpec, keep_count
 _INT32_BYTES = 4
 _FLOAT32_BYTES = 4
 _INT16_BYTES = 2
+_ROW_BYTES = {"int32": _INT32_BYTES, "int8": 1}
 
 
 def kv_cache_bytes(spec: AttentionSpec, num_layers: int, num_tokens: int) -> int:
@@ -47,7 +48,7 @@ def pilot_workspace_bytes(
     )
     capacity = max(sparse) + index_slack(features)
     if not spec.pilot.pooled:
-        scores = dot.register_queries * row_keys * _INT32_BYTES
+        scores = dot.register_queries * row_keys * _ROW_BYTES[spec.pilot.row_dtype]
         lists = attention_tile(features).queries * capacity * (_INT32_BYTES + _FLOAT32_BYTES)
         return shadow + threads * (scores + lists)
     scores = dot.register_queries * row_keys * _INT16_BYTES

@@ -67,7 +67,7 @@ def watched(library: Path) -> Iterator[Watch]:
             pointer.value = before[name]
 
 
-@pytest.mark.parametrize("pilot", ["plain", "group-block-16"])
+@pytest.mark.parametrize("pilot", ["plain", "int8-scores", "group-block-16"])
 def test_workspace_is_what_the_kernel_asks_for(
     pilot: str, host_target: tvm.target.Target, tmp_path: Path
 ) -> None:

@@ -12,11 +12,12 @@ import tvm
 
 from tir_kernels.build import build_kernels
 from tir_kernels.constants import INT8_QMAX
-from tir_kernels.features import GENERIC, CpuFeatures, cpu_features
+from tir_kernels.features import AVX2, AVX512, GENERIC, CpuFeatures, cpu_features
 from tir_kernels.pilot.int8_dot import int8_dot_method
 from tir_kernels.pilot.key_block import quantize_keys
 from tir_kernels.pilot.scores import pilot_scores
-from tir_kernels.pilot.top_k import top_k
+from tir_kernels.pilot.top_k import index_slack
+from tir_kernels.pilot.top_k_stage import top_k
 from tir_kernels.shadow.prefill import shadow_paged_prefill
 from tir_kernels.shadow.sparse_attention import sparse_attention
 from tir_kernels.spec import AttentionSpec, ShadowSpec
@@ -27,15 +28,30 @@ WIDE = CpuFeatures(isa="avx512", lanes=16, vector_registers=32, int8_dot="wideni
 """AVX512's ways of doing everything but the INT8 dot product; LLVM splits its vectors for any
 host, so that they can be tested on every machine."""
 
+MIDDLE = CpuFeatures(isa="avx2", lanes=8, vector_registers=16, int8_dot="widening")
+"""AVX2's, likewise."""
+
 VARIANTS = ("host", "generic", "wide")
+
+
+X86_VARIANTS = ("generic", "avx2", "avx512")
+"""Vector units by name; what the host lacks of them is done in plain integers, or split."""
 
 
 def features_of(variant: str, target: tvm.target.Target) -> CpuFeatures:
     """The vector unit that a test builds for; all of them run on the host."""
-    return {"host": cpu_features(target), "generic": GENERIC, "wide": WIDE}[variant]
+    host = cpu_features(target)
+    return {
+        "host": host,
+        "generic": GENERIC,
+        "wide": WIDE,
+        "avx2": AVX2 if host.isa in ("avx2", "avx512") else MIDDLE,
+        "avx512": AVX512 if host.isa == "avx512" else WIDE,
+    }[variant]
 
 
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
+every_x86_variant = pytest.mark.parametrize("variant", X86_VARIANTS)
 
 
 @cache
@@ -49,7 +65,12 @@ def stage(
     """One stage, compiled once per session; top-k needs no geometry."""
     features = features_of(variant, target)
     if spec is None:
-        kernel = {"top_k": top_k(features), "top_k_masked": top_k(features, masked=True)}[name]
+        kernel = {
+            "top_k": lambda: top_k(features),
+            "top_k_masked": lambda: top_k(features, masked=True),
+            "top_k_bytes": lambda: top_k(features, dtype="int8"),
+            "top_k_bytes_masked": lambda: top_k(features, masked=True, dtype="int8"),
+        }[name]()
     else:
         kernel = {
             "quantize_keys": lambda: quantize_keys(spec, features, quant_max),
@@ -140,15 +161,17 @@ def run_top_k(
     k: int,
     mask: Array | None = None,
 ) -> list[Array]:
-    """The selected indices of every row."""
-    name = "top_k" if mask is None else "top_k_masked"
+    """The selected indices of every row of scores, int8 or int32."""
+    name = ("top_k_bytes" if scores.dtype == np.int8 else "top_k") + (
+        "_masked" * (mask is not None)
+    )
     rows, positions = scores.shape
-    slack = features_of(variant, target).lanes
+    slack = index_slack(features_of(variant, target))
     indices = filled((rows, min(k, positions) + slack), "int32", -77)
     counts = filled((rows,), "int32", -77)
     masks = [] if mask is None else [tensor(mask.astype(np.uint8))]
     stage(name, None, variant, target)[name](
-        tensor(scores.astype(np.int32)),
+        tensor(scores),
         tensor(limits.astype(np.int32)),
         *masks,
         indices,

@@ -20,10 +20,10 @@ from ..x86.int16 import (
     look_up,
     multiply_pairs,
     multiply_round,
-    pack_int32,
     pack_uint8,
 )
 from .key_shadow import KeyShadow
+from .packed_requantize import requantize_pair
 from .plan_table import PlanTable
 from .pooling import TABLE_BITS, TABLE_ENTRIES
 from .quantized_rows import QuantizedRows
@@ -91,10 +91,7 @@ class PackedVotes(VoteRows):
 
     def requantized(self, x: Expr, y: Expr) -> Expr:
         """Two blocks of scores, half a unit added already, requantized, in 16 bits."""
-        shift = splat(self.shift[0], self.lanes)
-        packed = pack_int32(T.shift_right(x, shift), T.shift_right(y, shift), self.lanes)
-        multiplier = splat(T.Cast("int16", self.multiplier[0]), 2 * self.lanes)
-        scaled = multiply_round(packed, multiplier, self.lanes)
+        scaled = requantize_pair(x, y, self.multiplier[0], self.shift[0], self.lanes)
         most, least = T.int16(self.score_max), T.int16(-self.score_max)
         return T.max(T.min(scaled, splat(most, 2 * self.lanes)), splat(least, 2 * self.lanes))
 

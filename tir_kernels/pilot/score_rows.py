@@ -8,15 +8,15 @@ from tvm.script import tirx as T
 
 from ..constants import MASKED_SCORE
 from ..features import CpuFeatures
-from ..simd.vector import Expr, splat
+from ..simd.vector import Expr
 from ..spec import ShadowSpec
 from .int8_dot import int8_dot_method
 from .key_shadow import KeyShadow
 from .pilot_rows import PilotRow
 from .plan_table import PlanTable
-from .quantized_rows import ScoreSink
+from .quantized_rows import QuantizedRows, ScoreSink
 from .requantize import half_unit, requantize_lanes
-from .scores import PilotQueries, RowSink
+from .scores import PilotQueries
 from .top_k import row_multiple
 
 
@@ -82,12 +82,21 @@ class ScoreRows:
 
 @T.meta_class
 class IntegerRows:
-    """Rows for top-k: INT32 scores, requantized if the plan says so. Scores arrive by `sink`.
+    """Rows for top-k, a `ScoreSink` made inside a task: INT32 scores, requantized if the plan says
+    so. (Of 8 bits, they fit `byte_rows.ByteRows`.)::
+
+        rows.set_head(head, column)
+        ...  # hand the scores of a register tile of queries to rows
+        rows.close(num_queries)  # rows.scores are ready
 
     Attributes
     ----------
-    scores : (register_queries, padded keys) int32; after `finish`, padding is MASKED_SCORE.
+    scores : (register_queries, padded keys) of `dtype`; after `close`, padding is `masked`.
+    multiplier, shift : (1,) int32, the requantization of the head.
     """
+
+    dtype = "int32"
+    masked = MASKED_SCORE
 
     def __init__(
         self, spec: ShadowSpec, features: CpuFeatures, keys: KeyShadow, plan: PlanTable
@@ -96,28 +105,43 @@ class IntegerRows:
         self.score_max = spec.pilot.score_max
         self.keys = keys
         self.plan = plan
-        self.lanes = features.lanes
+        self.dot = keys.dot
         self.padded_keys = T.bind(padded_keys(keys, features))
-        self.scores = T.alloc_buffer((keys.dot.register_queries, self.padded_keys), "int32")
-        self.sink = RowSink(self.scores, 0, keys.dot)
+        self.scores = T.alloc_buffer((self.dot.register_queries, self.padded_keys), self.dtype)
+        self.multiplier = T.alloc_buffer((1,), "int32")
+        self.shift = T.alloc_buffer((1,), "int32")
 
     @T.inline
-    def finish(self, head: Expr, column: Expr, num_queries: Expr) -> None:
-        """Requantize and mask the rows of `num_queries` queries; `column` of the plan's tables."""
+    def set_head(self, head: Expr, column: Expr) -> None:
+        """The rows that follow are of a head; `column` of the plan's tables."""
         if self.requantize:
-            multiplier = T.bind(self.plan.multipliers[head, column])
-            shift = T.bind(self.plan.shifts[head, column])
-            half = T.bind(half_unit(shift))
-            for i in range(num_queries):
-                for v in range(self.keys.num_tiles * self.keys.dot.register_keys // self.lanes):
-                    self.scores[i, T.ramp(v * self.lanes, 1, self.lanes)] = requantize_lanes(
-                        self.scores[i, T.ramp(v * self.lanes, 1, self.lanes)]
-                        + splat(half, self.lanes),
-                        multiplier,
-                        shift,
-                        self.score_max,
-                        self.lanes,
-                    )
+            self.multiplier[0] = self.plan.multipliers[head, column]
+            self.shift[0] = self.plan.shifts[head, column]
+
+    def start(self, query: Expr) -> Expr:
+        return half_unit(self.shift[0]) if self.requantize else T.int32(0)
+
+    @T.inline
+    def put(self, pilot: QuantizedRows, sums: T.Buffer, tile: Expr) -> None:
+        for q in T.unroll(self.dot.register_queries):
+            for b in T.unroll(self.dot.register_blocks):
+                self.scores[
+                    q,
+                    T.ramp(tile * self.dot.register_keys + b * self.dot.lanes, 1, self.dot.lanes),
+                ] = self.stored(sums[pilot.cell(q, b)])
+
+    def stored(self, sums: Expr) -> Expr:
+        """A block of scores as it is kept."""
+        if not self.requantize:
+            return sums
+        scores = requantize_lanes(
+            sums, self.multiplier[0], self.shift[0], self.score_max, self.dot.lanes
+        )
+        return T.Cast(f"{self.dtype}x{self.dot.lanes}", scores)
+
+    @T.inline
+    def close(self, num_queries: Expr) -> None:
+        """Mask the padding of `num_queries` rows."""
         for i in range(num_queries):
             for pad in range(self.padded_keys - self.keys.num_keys):
-                self.scores[i, self.keys.num_keys + pad] = T.int32(MASKED_SCORE)
+                self.scores[i, self.keys.num_keys + pad] = T.Cast(self.dtype, T.int32(self.masked))

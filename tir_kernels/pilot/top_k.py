@@ -1,7 +1,8 @@
 """Top-k: per query row the k largest INT32 scores, ties to the lower index, indices ascending.
+Scores of 8 bits have a selector of their own (`byte_top_k`), with the same lists.
 
-The threshold is found by bisection on the integer score: counting a row against a candidate is one
-compare and one add per vector, from L1, and the search ends early when exactly k scores lie above.
+The threshold is found by bisection on the integer score: counting a row against a candidate is a
+few instructions per vector, from L1, and the search ends early when exactly k scores lie above.
 Masked positions hold `MASKED_SCORE`, below every score: they're skipped, never selected.
 
 Source: "Dynamic Sparse Attention on Mobile SoCs", the top-k stage; the search is ours.
@@ -12,46 +13,44 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tvm import tirx
 from tvm.script import tirx as T
 
 from ..constants import MASKED_SCORE
-from ..features import CpuFeatures
-from ..simd.left_pack import left_pack
-from ..simd.vector import Expr, int32_dtype, splat, sum_lanes_i32
+from ..features import CpuFeatures, Isa
+from ..simd.left_pack import pack_lanes
+from ..simd.vector import Expr, splat
+from .score_counts import COUNT_VECTORS, Int32Count, MaskCount
+from .selector import Selector
 
 _MAX_SCORE = 2**31 - 1
 
-COUNT_VECTORS = 4
-"""Vectors counted per step, each into its own sum, so that adds don't wait for one another."""
+_COUNTS: dict[Isa, Callable[[int], Any]] = {
+    "generic": Int32Count,
+    "avx2": Int32Count,
+    "avx512": MaskCount,  # from masks to lanes and back takes half as long again
+    "neon": Int32Count,
+}
 
 
 def row_multiple(features: CpuFeatures) -> int:
-    """Score rows are padded with MASKED_SCORE to a multiple of this."""
+    """Score rows are padded to a multiple of this: whole steps of a count, whole vectors of
+    bytes."""
     return features.lanes * COUNT_VECTORS
 
 
 def index_slack(features: CpuFeatures) -> int:
-    """Entries that an index row needs beyond the k it will hold."""
-    return features.lanes
+    """Entries that an index row needs beyond the k it will hold, whoever selects."""
+    return pack_lanes(features)
 
 
-@T.meta_class
-class RowSelector:
-    """Selects the k largest scores of a row. Make one per task; `start` it before the first row,
-    unless it was made `like` one that was started.
-
-    `scores` (any, n) int32 is scratch whose rows are padded with MASKED_SCORE to `num_vectors`
-    vectors, a multiple of COUNT_VECTORS; `indices` (any, k + index_slack) int32.
-    """
+class RowSelector(Selector):
+    """Selects from rows of int32, padded with MASKED_SCORE to a multiple of COUNT_VECTORS
+    vectors."""
 
     def __init__(self, features: CpuFeatures, like: RowSelector | None = None) -> None:
+        super().__init__(features, "int32", MASKED_SCORE, features.lanes, like)
         self.lanes = features.lanes
-        self.pack: Any = left_pack(features, None if like is None else like.pack)
-        self.low = T.alloc_buffer((1,), "int32")
-        self.high = T.alloc_buffer((1,), "int32")
-        self.above = T.alloc_buffer((1,), "int32")
-        self.count = T.alloc_buffer((1,), "int32")
+        self.counter: Any = _COUNTS[features.isa](features.lanes)
 
     def vector(self, index: Expr) -> Expr:
         """The positions of the `index`-th vector."""
@@ -61,12 +60,8 @@ class RowSelector:
         return T.call_llvm_pure_intrin("int32", f"llvm.vector.reduce.{op}.v{self.lanes}i32", x)
 
     @T.inline
-    def start(self) -> None:
-        self.pack.start()
-
-    @T.inline
     def find_bounds(self, scores: T.Buffer, row: Expr, num_vectors: Expr) -> None:
-        """low < every visible score <= high."""
+        """low < every visible score <= tied."""
         least = T.alloc_buffer((self.lanes,), "int32")
         most = T.alloc_buffer((self.lanes,), "int32")
         least[self.vector(0)] = splat(T.int32(_MAX_SCORE), self.lanes)
@@ -82,168 +77,21 @@ class RowSelector:
                 ),
             )
         self.low[0] = self.reduce("smin", least[self.vector(0)]) - 1
-        self.high[0] = self.reduce("smax", most[self.vector(0)])
-
-    @T.inline
-    def count_above(self, scores: T.Buffer, row: Expr, num_vectors: Expr, threshold: Expr) -> None:
-        """count = the row's scores above the threshold."""
-        sums = T.alloc_buffer((COUNT_VECTORS * self.lanes,), "int32")
-        for u in T.unroll(COUNT_VECTORS):
-            sums[self.vector(u)] = splat(T.int32(0), self.lanes)
-        for step in range(num_vectors // COUNT_VECTORS):
-            for u in T.unroll(COUNT_VECTORS):
-                sums[self.vector(u)] = sums[self.vector(u)] + T.Cast(
-                    int32_dtype(self.lanes),
-                    scores[row, self.vector(step * COUNT_VECTORS + u)]
-                    > splat(threshold, self.lanes),
-                )
-        for u in T.unroll(COUNT_VECTORS - 1):
-            sums[self.vector(0)] = sums[self.vector(0)] + sums[self.vector(u + 1)]
-        self.count[0] = sum_lanes_i32(sums[self.vector(0)], self.lanes)
+        self.tied[0] = self.reduce("smax", most[self.vector(0)])
 
     @T.inline
     def search(self, scores: T.Buffer, row: Expr, num_vectors: Expr, wanted: Expr) -> None:
-        """Narrow (low, high], keeping count(> low) > wanted >= count(> high) = above, until
-        exactly `wanted` scores lie above low, or high is the only value in between."""
+        """Narrow (low, tied], keeping count(> low) > wanted >= count(> tied) = above, until
+        exactly `wanted` scores lie above low, or `tied` is the only value in between."""
         middle = T.alloc_buffer((1,), "int32")
+        self.find_bounds(scores, row, num_vectors)
         self.above[0] = 0
         # a difference may not fit int32, but always fits uint32
-        while T.reinterpret("uint32", self.high[0] - self.low[0]) > T.uint32(1):
-            middle[0] = (self.low[0] & self.high[0]) + T.shift_right(self.low[0] ^ self.high[0], 1)
-            self.count_above(scores, row, num_vectors, middle[0])
-            if self.count[0] >= wanted:
+        while T.reinterpret("uint32", self.tied[0] - self.low[0]) > T.uint32(1):
+            middle[0] = (self.low[0] & self.tied[0]) + T.shift_right(self.low[0] ^ self.tied[0], 1)
+            self.counter.count_above(scores, row, num_vectors, middle[0])
+            if self.counter.count[0] >= wanted:
                 self.low[0] = middle[0]
-            if self.count[0] <= wanted:
-                self.high[0] = middle[0]
-                self.above[0] = self.count[0]
-
-    @T.inline
-    def mask_surplus_ties(
-        self, scores: T.Buffer, row: Expr, num_vectors: Expr, tied: Expr, quota: Expr
-    ) -> None:
-        """Mask the scores equal to `tied`, but for the first `quota`."""
-        left = T.alloc_buffer((1,), "int32")
-        left[0] = quota
-        for i in range(num_vectors * self.lanes):
-            if scores[row, i] == tied:
-                if left[0] > 0:
-                    left[0] = left[0] - 1
-                else:
-                    scores[row, i] = T.int32(MASKED_SCORE)
-
-    @T.inline
-    def select(
-        self,
-        scores: T.Buffer,
-        row: Expr,
-        num_vectors: Expr,
-        visible: Expr,
-        k: Expr,
-        indices: T.Buffer,
-        out_row: Expr,
-        counts: T.Buffer,
-    ) -> None:
-        """`indices[out_row, : counts[out_row]]` = the selection of `scores[row]`, of which
-        `visible` positions aren't masked; counts = min(k, visible). Surplus ties get masked."""
-        wanted = T.bind(T.min(k, visible))
-        counts[out_row] = wanted
-        if wanted > 0:
-            self.find_bounds(scores, row, num_vectors)
-            if wanted < visible:
-                self.search(scores, row, num_vectors, wanted)
-                if self.above[0] < wanted:
-                    self.mask_surplus_ties(
-                        scores, row, num_vectors, self.high[0], wanted - self.above[0]
-                    )
-            self.pack.count[0] = 0
-            for v in range(num_vectors):
-                self.pack.append(scores, row, v * self.lanes, self.low[0], indices, out_row)
-
-
-def top_k(features: CpuFeatures, masked: bool = False) -> tirx.PrimFunc:
-    """The standalone stage: the selection of every row.
-
-    Variables: `scores` (m, n) int32, above MASKED_SCORE; `limits` (m,) int32, row i sees the
-    positions below limits[i] (a causal mask; n = all); with `masked` then `mask` (m, n) uint8,
-    nonzero = visible; `indices` (m, c) int32, c >= min(k, n) + index_slack, ascending, entries
-    beyond the count are undefined; `counts` (m,) int32; `k` int32, 0 or more.
-    """
-    lanes, multiple = features.lanes, row_multiple(features)
-
-    @T.inline
-    def select_rows(
-        scores: T.Buffer,
-        limits: T.Buffer,
-        is_visible: Callable[[Expr, Expr], Expr],
-        indices: T.Buffer,
-        counts: T.Buffer,
-        k: Expr,
-        num_rows: Expr,
-        num_positions: Expr,
-    ) -> None:
-        selector = RowSelector(features)
-        selector.start()
-        padded = T.bind(T.ceildiv(num_positions, multiple) * multiple)
-        row_scores = T.alloc_buffer((1, padded), "int32")
-        visible = T.alloc_buffer((1,), "int32")
-        for i in range(num_rows):
-            visible[0] = 0
-            limit = T.bind(T.min(limits[i], num_positions))
-            for j in range(padded):
-                row_scores[0, j] = T.int32(MASKED_SCORE)
-            for j in range(limit):
-                if is_visible(i, j):
-                    row_scores[0, j] = scores[i, j]
-                    visible[0] = visible[0] + 1
-            selector.select(row_scores, 0, padded // lanes, visible[0], k, indices, i, counts)
-
-    if masked:
-
-        @T.prim_func(s_tir=True)
-        def shadowattn_top_k_masked(
-            var_scores: T.handle,
-            var_limits: T.handle,
-            var_mask: T.handle,
-            var_indices: T.handle,
-            var_counts: T.handle,
-            k: T.int32,
-        ) -> None:
-            T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
-            num_rows, num_positions, capacity = T.int32(), T.int32(), T.int32()
-            scores = T.match_buffer(var_scores, (num_rows, num_positions), "int32")
-            limits = T.match_buffer(var_limits, (num_rows,), "int32")
-            mask = T.match_buffer(var_mask, (num_rows, num_positions), "uint8")
-            indices = T.match_buffer(var_indices, (num_rows, capacity), "int32")
-            counts = T.match_buffer(var_counts, (num_rows,), "int32")
-            select_rows(
-                scores,
-                limits,
-                lambda i, j: mask[i, j] != T.uint8(0),
-                indices,
-                counts,
-                k,
-                num_rows,
-                num_positions,
-            )
-
-        return shadowattn_top_k_masked
-
-    @T.prim_func(s_tir=True)
-    def shadowattn_top_k(
-        var_scores: T.handle,
-        var_limits: T.handle,
-        var_indices: T.handle,
-        var_counts: T.handle,
-        k: T.int32,
-    ) -> None:
-        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
-        num_rows, num_positions, capacity = T.int32(), T.int32(), T.int32()
-        scores = T.match_buffer(var_scores, (num_rows, num_positions), "int32")
-        limits = T.match_buffer(var_limits, (num_rows,), "int32")
-        indices = T.match_buffer(var_indices, (num_rows, capacity), "int32")
-        counts = T.match_buffer(var_counts, (num_rows,), "int32")
-        select_rows(
-            scores, limits, lambda i, j: T.bool(True), indices, counts, k, num_rows, num_positions
-        )
-
-    return shadowattn_top_k
+            if self.counter.count[0] <= wanted:
+                self.tied[0] = middle[0]
+                self.above[0] = self.counter.count[0]

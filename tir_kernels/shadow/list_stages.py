@@ -100,7 +100,7 @@ class AttendStage:
 
     @T.inline
     def select(self, importance: T.Buffer, slot: Expr) -> None:
-        """The list, from row `slot` of importance (lists, padded keys), which is used up."""
+        """The list, from row `slot` of importance (lists, padded keys)."""
         self.selector.start()
         self.selector.select(
             importance,

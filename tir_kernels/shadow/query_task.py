@@ -7,10 +7,12 @@ from tvm.script import tirx as T
 from ..attention.page_table import value_row_offset
 from ..attention.tiles import attention_tile
 from ..features import CpuFeatures
+from ..pilot.byte_rows import rows_to_rank
 from ..pilot.key_shadow import KeyShadow
 from ..pilot.plan_table import PlanTable
-from ..pilot.score_rows import IntegerRows, ScoreRows
-from ..pilot.top_k import RowSelector, index_slack
+from ..pilot.row_selector import row_selector
+from ..pilot.score_rows import ScoreRows
+from ..pilot.top_k import index_slack
 from ..simd.vector import Expr
 from ..spec import ShadowSpec
 from .sparse_tile import SparseTile
@@ -31,10 +33,9 @@ class QueryTask:
         self.spec = spec.attention
         self.keys = keys
         self.keep = keep
-        self.lanes = features.lanes
         self.pilot = ScoreRows(spec, features, keys, plan)
-        self.rows = IntegerRows(spec, features, keys, plan)
-        self.selector = RowSelector(features)
+        self.rows = rows_to_rank(spec, features, keys, plan)
+        self.selector = row_selector(features, spec.pilot.row_dtype)
         max_queries = attention_tile(features).queries
         self.tile = SparseTile(spec.attention, features, max_queries, keep + index_slack(features))
 
@@ -49,16 +50,17 @@ class QueryTask:
     ) -> None:
         """A list for each of the queries; q_rows (tokens * Hq, D)."""
         self.selector.start()
+        self.rows.set_head(head, self.pilot.column(q_buckets, head))
         for group in range(T.ceildiv(num_queries, self.pilot.register_queries)):
             first = T.bind(group * self.pilot.register_queries)
             filled = T.bind(T.min(self.pilot.register_queries, num_queries - first))
-            self.pilot.fill(q_rows, q_buckets, head, first_query + first, filled, self.rows.sink)
-            self.rows.finish(head, self.pilot.column(q_buckets, head), filled)
+            self.pilot.fill(q_rows, q_buckets, head, first_query + first, filled, self.rows)
+            self.rows.close(filled)
             for i in range(filled):
                 self.selector.select(
                     self.rows.scores,
                     i,
-                    self.rows.padded_keys // self.lanes,
+                    self.rows.padded_keys // self.selector.vector_scores,
                     self.keys.num_keys,
                     self.keep,
                     self.tile.indices,

@@ -1,4 +1,4 @@
-"""Appending the indices of a row's scores above a threshold to a list, ascending.
+"""Appending to a list, ascending, the positions of a mask's set bits.
 
 What comes out is the same everywhere; how many are written at a time depends on the vector unit.
 Every way may write up to `lanes` entries past the last one appended.
@@ -12,7 +12,8 @@ from typing import Any
 from tvm.script import tirx as T
 
 from ..features import CpuFeatures, Isa
-from .vector import Expr, int32_dtype, splat, sum_lanes_i32
+from .lane_bits import bit_lanes
+from .vector import Expr, int32_dtype, splat
 
 _BYTE_LANES = 8
 _BYTE_MASKS = 256
@@ -20,9 +21,9 @@ _BYTE_MASKS = 256
 
 @T.meta_class
 class TablePack:
-    """AVX2 has no compress: a 256-entry table turns a mask of eight lanes into the permutation
-    that packs them. `start` computes the table (1 to 2 µs), once per task, or once for all tasks
-    that are made `like` one."""
+    """Without a compress instruction: a 256-entry table turns a mask of eight lanes into the
+    permutation that packs them. `start` computes the table (1 to 2 µs), once per task, or once for
+    all tasks that are made `like` one."""
 
     def __init__(self, lanes: int, like: TablePack | None = None) -> None:
         assert lanes == _BYTE_LANES, "the table serves masks of one byte"
@@ -31,13 +32,6 @@ class TablePack:
             T.alloc_buffer((_BYTE_MASKS, _BYTE_LANES), "int32") if like is None else like.table
         )
         self.count = T.alloc_buffer((1,), "int32")
-
-    def lane_mask(self, condition: Expr) -> Expr:
-        """The lanes of a comparison as the low bits of an int32."""
-        bits = T.Select(condition, splat(T.int32(-1), self.lanes), splat(T.int32(0), self.lanes))
-        return T.call_llvm_pure_intrin(
-            "int32", "llvm.x86.avx.movmsk.ps.256", T.reinterpret(f"float32x{self.lanes}", bits)
-        )
 
     @T.inline
     def start(self) -> None:
@@ -49,22 +43,11 @@ class TablePack:
                 self.count[0] = self.count[0] + (T.shift_right(mask, bit) & 1)
 
     @T.inline
-    def append(
-        self,
-        scores: T.Buffer,
-        row: Expr,
-        first: Expr,
-        threshold: Expr,
-        indices: T.Buffer,
-        out_row: Expr,
-    ) -> None:
-        mask = T.bind(
-            self.lane_mask(scores[row, T.ramp(first, 1, self.lanes)] > splat(threshold, self.lanes))
-        )
+    def append(self, bits: Expr, first: Expr, indices: T.Buffer, out_row: Expr) -> None:
         indices[out_row, T.ramp(self.count[0], 1, self.lanes)] = self.table[
-            mask, T.ramp(0, 1, self.lanes)
+            T.Cast("int32", bits), T.ramp(0, 1, self.lanes)
         ] + splat(first, self.lanes)
-        self.count[0] = self.count[0] + T.popcount(mask)
+        self.count[0] = self.count[0] + T.Cast("int32", T.popcount(bits))
 
 
 @T.meta_class
@@ -81,72 +64,36 @@ class CompressPack:
         self.count[0] = 0
 
     @T.inline
-    def append(
-        self,
-        scores: T.Buffer,
-        row: Expr,
-        first: Expr,
-        threshold: Expr,
-        indices: T.Buffer,
-        out_row: Expr,
-    ) -> None:
+    def append(self, bits: Expr, first: Expr, indices: T.Buffer, out_row: Expr) -> None:
         indices[out_row, T.ramp(self.count[0], 1, self.lanes)] = T.call_llvm_pure_intrin(
             int32_dtype(self.lanes),
             "llvm.experimental.vector.compress",
             T.ramp(first, 1, self.lanes),
-            scores[row, T.ramp(first, 1, self.lanes)] > splat(threshold, self.lanes),
+            bit_lanes(bits, self.lanes),
             splat(T.int32(0), self.lanes),
         )
-        self.count[0] = self.count[0] + sum_lanes_i32(
-            T.Cast(
-                int32_dtype(self.lanes),
-                scores[row, T.ramp(first, 1, self.lanes)] > splat(threshold, self.lanes),
-            ),
-            self.lanes,
-        )
-
-
-@T.meta_class
-class ScalarPack:
-    """One by one, without branches: every index is written, the next overwrites unwanted ones."""
-
-    def __init__(self, lanes: int, like: ScalarPack | None = None) -> None:
-        self.lanes = lanes
-        self.count = T.alloc_buffer((1,), "int32")
-
-    @T.inline
-    def start(self) -> None:
-        self.count[0] = 0
-
-    @T.inline
-    def append(
-        self,
-        scores: T.Buffer,
-        row: Expr,
-        first: Expr,
-        threshold: Expr,
-        indices: T.Buffer,
-        out_row: Expr,
-    ) -> None:
-        for i in T.unroll(self.lanes):
-            indices[out_row, self.count[0]] = first + i
-            self.count[0] = self.count[0] + T.Cast("int32", scores[row, first + i] > threshold)
+        self.count[0] = self.count[0] + T.Cast("int32", T.popcount(bits))
 
 
 _PACKS: dict[Isa, Callable[[int, Any], Any]] = {
-    "generic": ScalarPack,
+    "generic": TablePack,
     "avx2": TablePack,
     "avx512": CompressPack,
-    "neon": ScalarPack,
+    "neon": TablePack,
 }
+
+
+def pack_lanes(features: CpuFeatures) -> int:
+    """Bits that a vector unit takes at a time."""
+    return max(features.lanes, _BYTE_LANES)
 
 
 def left_pack(features: CpuFeatures, like: Any = None) -> Any:
     """State and steps for a vector unit, made inside the PrimFunc, once per task.
 
-    `start()` comes first, once. `append(scores, row, first, threshold, indices, out_row)` appends
-    those of first .. first + lanes - 1 whose `scores[row, index] > threshold` to `indices[out_row]`
-    at `count[0]`, which it advances; the caller sets `count[0]`. Buffers are 2-D, int32. One made
-    `like` another, which was started, isn't started itself.
+    `start()` comes first, once. `append(bits, first, indices, out_row)` appends first + i for each
+    set bit i of `bits`, uint32, of which the lowest `pack_lanes` may be set (see `lane_bits`), to
+    `indices[out_row]` at `count[0]`, which it advances; the caller sets `count[0]`. `indices` is
+    2-D, int32. One made `like` another, which was started, isn't started itself.
     """
-    return _PACKS[features.isa](features.lanes, like)
+    return _PACKS[features.isa](pack_lanes(features), like)

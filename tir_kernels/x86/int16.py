@@ -27,6 +27,11 @@ def pack_int32(x: Expr, y: Expr, lanes: int) -> Expr:
     return _call(lanes, f"int16x{2 * lanes}", ("packssdw", "packssdw"), x, y)
 
 
+def pack_int16(x: Expr, y: Expr, lanes: int) -> Expr:
+    """Two vectors of int16 as one of int8, saturated."""
+    return _call(lanes, f"int8x{4 * lanes}", ("packsswb", "packsswb"), x, y)
+
+
 def pack_uint8(x: Expr, y: Expr, lanes: int) -> Expr:
     """Two vectors of int16 as one of uint8, saturated."""
     return _call(lanes, f"uint8x{4 * lanes}", ("packuswb", "packuswb"), x, y)

@@ -7,6 +7,7 @@ divide the chunk, ties, lengths that are multiples of nothing.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import cache
 
@@ -21,7 +22,7 @@ from tir_kernels.reference import shadow_prefill as twin
 from tir_kernels.shadow.lists import shadow_lists
 from tir_kernels.spec import AttentionSpec, HeadParameters, PilotSpec, ShadowSpec, keep_count
 
-from ..shadow_harness import features_of, filled, tensor
+from ..shadow_harness import X86_VARIANTS, features_of, filled, tensor
 
 K_MIN = 3
 SMALL = AttentionSpec(num_q_heads=6, num_kv_heads=2, head_dim=64, sm_scale=0.125)
@@ -33,6 +34,7 @@ PILOTS = {
     "int7": PilotSpec(bits=7),
     "rotated": PilotSpec(hadamard_rotation=True),
     "int8-scores": PilotSpec(score_bits=8),
+    "9-bit-scores": PilotSpec(score_bits=9),
     "group": PilotSpec(score_bits=8, share_group=True),
     "block-8": PilotSpec(score_bits=8, query_block=8),
     "block-8-9-bit-scores": PilotSpec(score_bits=9, query_block=8),
@@ -144,6 +146,25 @@ def test_every_vector_unit(pilot: str, variant: str, host_target: tvm.target.Tar
     check(spec, host_target, *draw(SMALL, 37, 211), variant=variant)
 
 
+@pytest.mark.parametrize("variant", X86_VARIANTS)
+def test_bytes_on_every_vector_unit(variant: str, host_target: tvm.target.Target) -> None:
+    spec = plan_of(SMALL, PILOTS["int8-scores"])
+    for num_keys in (1, 31, 32, 65, 211):
+        check(spec, host_target, *draw(SMALL, 19, num_keys), variant=variant)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e-2, 1e-6])
+@pytest.mark.parametrize("bits", [8, 6])
+def test_bytes_saturate_and_vanish(
+    bits: int, factor: float, host_target: tvm.target.Target
+) -> None:
+    # most scores beyond +-127, some, and none but 0
+    spec = plan_of(SMALL, PilotSpec(bits=bits, score_bits=8))
+    table = ((factor,) * 3,) * 3
+    heads = tuple(tuple(replace(head, requant=table) for head in row) for row in spec.heads)
+    check(replace(spec, heads=heads), host_target, *draw(SMALL, 13, 170))
+
+
 @pytest.mark.parametrize("per_axis", [1, 5])
 @pytest.mark.parametrize("spread", [0.1, 1.0, 9.0])
 def test_bucket_grids_far_from_their_centre(
@@ -158,16 +179,17 @@ def test_geometries(head_dim: int, group: int, host_target: tvm.target.Target) -
     geometry = AttentionSpec(2 * group, 2, head_dim, head_dim**-0.5)
     pilot = replace(PILOTS["group-block-16"], hadamard_rotation=True)
     check(plan_of(geometry, pilot, centered=True), host_target, *draw(geometry, 33, 150))
+    check(plan_of(geometry, PILOTS["int8-scores"]), host_target, *draw(geometry, 7, 150))
 
 
-@pytest.mark.parametrize("pilot", ["plain", "group-block-16"])
+@pytest.mark.parametrize("pilot", ["plain", "int8-scores", "group-block-16"])
 def test_ties_go_to_the_lower_index(pilot: str, host_target: tvm.target.Target) -> None:
     q, k = draw(SMALL, 40, 300)
     k[:] = k[0]
     check(plan_of(SMALL, PILOTS[pilot]), host_target, q, k)
 
 
-@pytest.mark.parametrize("pilot", ["plain", "group-block-16"])
+@pytest.mark.parametrize("pilot", ["plain", "int8-scores", "group-block-16"])
 def test_rows_of_zeros(pilot: str, host_target: tvm.target.Target) -> None:
     q, k = draw(SMALL, 9, 100)
     check(plan_of(SMALL, PILOTS[pilot]), host_target, 0 * q, 0 * k)
@@ -199,3 +221,32 @@ def test_pooling_compiles_for_other_targets(name: str) -> None:
     assembly = build_kernels({"lists": kernel}, target).mod.inspect_source("asm")
     for instruction in instructions:
         assert instruction in assembly
+
+
+BYTE_TARGETS = {
+    "avx2": (
+        {"mtriple": "x86_64-linux-gnu", "mcpu": "haswell"},
+        ["vpacksswb", "vpcmpgtb", "vpmovmskb", "popcnt"],
+    ),
+    "avx512": (
+        {"mtriple": "x86_64-linux-gnu", "mcpu": "znver4"},
+        ["vpacksswb", "vpcmpltb", "popcntq", "vpcompressd"],
+    ),
+    "neon": (
+        {"mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a76"},
+        [r"cmgt\tv\d+.16b", r"sub\tv\d+.16b", r"cmeq\tv\d+.16b"],
+    ),
+}
+"""Options, and the instructions on bytes that ranking must be made of."""
+
+
+@pytest.mark.parametrize("name", BYTE_TARGETS)
+def test_bytes_are_ranked_by_instructions_on_bytes(name: str) -> None:
+    options, instructions = BYTE_TARGETS[name]
+    target = tvm.target.Target({"kind": "llvm", **options})
+    kernel = shadow_lists(plan_of(SMALL, PILOTS["int8-scores"]), cpu_features(target))
+    assembly = build_kernels({"lists": kernel}, target).mod.inspect_source("asm")
+    for instruction in instructions:
+        assert re.search(instruction, assembly), instruction
+    # compressing to memory is microcoded on Zen 4
+    assert not re.search(r"vpcompress\w\s+%zmm\d+, [^%]*\(", assembly)

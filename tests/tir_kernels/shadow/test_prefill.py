@@ -32,7 +32,7 @@ from ..dense_harness import (
     run_paged_prefill,
     spec_id,
 )
-from ..shadow_harness import VARIANTS, shadow_module
+from ..shadow_harness import VARIANTS, X86_VARIANTS, shadow_module
 
 K_MIN = 5
 NUM_LAYERS = 3
@@ -40,6 +40,8 @@ SPARSE_LAYER, MIXED_LAYER, DENSE_LAYER = range(NUM_LAYERS)
 MIXED_RATIOS = [0, RATIO_ONE // 8, RATIO_ONE // 2, RATIO_ONE - 1, RATIO_ONE]
 
 PLAIN = PilotSpec()
+
+BYTES = PilotSpec(score_bits=8)
 
 SHARING = {
     "group": PilotSpec(score_bits=8, share_group=True),
@@ -152,6 +154,19 @@ def test_every_vector_unit(variant: str, host_target: tvm.target.Target) -> None
     spec = shadow_spec(SMOLLM2)
     for q_lengths, kv_lengths in LENGTHS:
         check(spec, host_target, MIXED_LAYER, q_lengths, kv_lengths, variant=variant)
+
+
+def test_lists_of_bytes(host_target: tvm.target.Target) -> None:
+    spec = shadow_spec(SMOLLM2, BYTES)
+    for q_lengths, kv_lengths in LENGTHS:
+        for layer in (SPARSE_LAYER, MIXED_LAYER):
+            check(spec, host_target, layer, q_lengths, kv_lengths)
+
+
+@pytest.mark.parametrize("variant", X86_VARIANTS)
+def test_lists_of_bytes_on_every_vector_unit(variant: str, host_target: tvm.target.Target) -> None:
+    spec = shadow_spec(SMOLLM2, BYTES)
+    check(spec, host_target, MIXED_LAYER, [97, 5], [403, 31], variant=variant)
 
 
 @pytest.mark.parametrize("sharing", SHARING)
