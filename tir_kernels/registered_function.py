@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tvm import DataType, tirx
+from tvm import DataType
 from tvm.script import tirx as T
 
 from .simd.vector import Expr
@@ -111,7 +111,14 @@ class RegisteredFunction:
         T.buffer_store(self.name, T.uint64(len(self.letters)), [2])
         T.buffer_store(self.function, T.uint64(0), [0])
         T.buffer_store(self.error, T.uint64(0), [0])
-        _call("TVMFFIFunctionGetGlobal", T.address_of(self.name[1]), self.function.data)
+        T.evaluate(
+            T.call_extern(
+                "int32",
+                "TVMFFIFunctionGetGlobal",
+                T.address_of(self.name[1]),
+                self.function.data,
+            )
+        )
 
     def is_found(self) -> Expr:
         return self.function[0] != T.uint64(0)
@@ -149,7 +156,3 @@ class RegisteredFunction:
             T.evaluate(T.call_extern("void", "TVMFFIErrorSetRaised", self.error[0]))
             T.evaluate(T.call_extern("int32", "TVMFFIObjectDecRef", self.error[0]))
             T.evaluate(T.tvm_throw_last_error())
-
-
-def _call(symbol: str, *arguments: Expr) -> None:
-    T.evaluate(tirx.call_extern("int32", symbol, *arguments))

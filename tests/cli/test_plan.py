@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shadowattn_tvm.plan import Plan, Sharing, load_plan, load_ratios, save_plan
+from shadowattn_tvm.plan import Plan, Sharing, load_plan, load_ratios, save_plan, unit_launches
 from shadowattn_tvm.plan.summary import PlanSummary, ProfileSummary
 from tests.cli.conftest import Run
 from tests.plan.tiny_plan import K_MIN, cost_model, shared_lists, stage_costs
@@ -174,4 +174,37 @@ def test_decode_needs_a_plan(run: Run, profile_file: Path, tmp_path: Path) -> No
     assert code == 2
     assert "expected a plan, got keep ratios" in err
     assert run("plan", "decode", "fast", ratios, "-o", tmp_path / "out.json")[0] == 2
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_order_launches_heads_together_for_a_phone(
+    run: Run, tiny_plan: Plan, tmp_path: Path
+) -> None:
+    ratios = (0.02, 0.1, 0.3, 0.5, 0.2, 0.7)
+    plan = shared_lists(tiny_plan, Sharing(query_block=8), ratios)
+    measured = plan.model_copy(update={"stage_costs": stage_costs(cost_model())})
+    save_plan(measured, tmp_path / "p.json")
+    code, out, err = run(
+        *("plan", "order", "snapdragon-8-gen-3", tmp_path / "p.json"),
+        *("--context", 2048, "--chunk-tokens", 128, "-o", tmp_path / "phone.json"),
+    )
+    assert (code, out) == (0, f"{tmp_path / 'phone.json'}\n")
+    assert "computed, not measured" in " ".join(err.split())
+    ordered = load_plan(tmp_path / "phone.json")
+    assert ordered.head_order is not None
+    launches = unit_launches(ordered.head_order)
+    assert max(map(len, launches[1])) > 1
+    assert ordered.model_copy(update={"head_order": None}) == plan
+
+
+def test_order_refuses_what_takes_no_turns(
+    run: Run, plan_file: Path, profile_file: Path, tmp_path: Path
+) -> None:
+    ratios = tmp_path / "ratios.json"
+    run("plan", "import-profile", profile_file, "-o", ratios)
+    for source, message in ((plan_file, "share lists"), (ratios, "got keep ratios")):
+        code, out, err = run(
+            *("plan", "order", "snapdragon-8-gen-3", source, "-o", tmp_path / "out.json")
+        )
+        assert (code, out, message in " ".join(err.split())) == (2, "", True), err
     assert not (tmp_path / "out.json").exists()
