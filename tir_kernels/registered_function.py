@@ -32,6 +32,16 @@ _TYPE_CODE, _TYPE_BITS, _TYPE_LANES, _BYTE_OFFSET, _DEVICE_ID, _DEVICE_TYPE = ra
 _TYPE_INDEX, _PADDING, _VALUE = 13, 14, 15
 
 
+def _pointer(words: T.Buffer) -> Expr:
+    """What the second word points to."""
+    return T.tvm_struct_get(words.data, 0, _VALUE, "handle")
+
+
+def _release(words: T.Buffer) -> None:
+    """Let go of the object that the second word points to."""
+    T.evaluate(T.call_extern("int32", "TVMFFIObjectDecRef", _pointer(words)))
+
+
 @T.meta_class
 class Arguments:
     """Arguments of one call, in order; plain Python, run while the kernel is parsed.
@@ -90,41 +100,41 @@ class Arguments:
 class RegisteredFunction:
     """Made inside the PrimFunc, outside parallel loops: `find`, any number of calls, `close`.
 
-    What the function raises is kept: whoever waits for what it should have done must be let go
-    first. Nothing is called after a failure, and `close` raises it.
+    What the function raises is kept until `close` raises it: whoever waits for what it should have
+    done must be let go first. Once it `has_failed` it is not to be called again.
     """
 
     def __init__(self, name: str) -> None:
         self.letters = name.encode()
         self.text = T.alloc_buffer((len(self.letters),), "uint8")
-        self.name = T.alloc_buffer((3,), "uint64")  # unused, then a TVMFFIByteArray
-        self.function = T.alloc_buffer((1,), "uint64")
-        self.error = T.alloc_buffer((1,), "uint64")
+        # The second word of each is a pointer, as in a TVMFFIAny: only there TIR can store one
+        self.name = T.alloc_buffer((3,), "uint64")  # from it on, a TVMFFIByteArray
+        self.function = T.alloc_buffer((2,), "uint64")
+        self.error = T.alloc_buffer((2,), "uint64")
         self.result = T.alloc_buffer((2,), "uint64")  # a TVMFFIAny
 
     def find(self) -> None:
         """Look it up; plain Python."""
         for index, letter in enumerate(self.letters):
             T.buffer_store(self.text, T.uint8(letter), [index])
-        # the value of a TVMFFIAny is its second word
         T.evaluate(T.tvm_struct_set(self.name.data, 0, _VALUE, self.text.data))
         T.buffer_store(self.name, T.uint64(len(self.letters)), [2])
-        T.buffer_store(self.function, T.uint64(0), [0])
-        T.buffer_store(self.error, T.uint64(0), [0])
+        T.buffer_store(self.function, T.uint64(0), [1])
+        T.buffer_store(self.error, T.uint64(0), [1])
         T.evaluate(
             T.call_extern(
                 "int32",
                 "TVMFFIFunctionGetGlobal",
                 T.address_of(self.name[1]),
-                self.function.data,
+                T.address_of(self.function[1]),
             )
         )
 
     def is_found(self) -> Expr:
-        return self.function[0] != T.uint64(0)
+        return self.function[1] != T.uint64(0)
 
     def has_failed(self) -> Expr:
-        return self.error[0] != T.uint64(0)
+        return self.error[1] != T.uint64(0)
 
     @T.inline
     def call(self, arguments: Arguments) -> None:
@@ -135,24 +145,26 @@ class RegisteredFunction:
             T.call_extern(
                 "int32",
                 "TVMFFIFunctionCall",
-                self.function[0],
+                _pointer(self.function),
                 arguments.values,
                 arguments.count,
                 self.result.data,
             )
         )
         if failed != 0:
-            T.evaluate(T.call_extern("void", "TVMFFIErrorMoveFromRaised", self.error.data))
+            T.evaluate(
+                T.call_extern("void", "TVMFFIErrorMoveFromRaised", T.address_of(self.error[1]))
+            )
         else:
             if T.Cast("int32", self.result[0]) >= _FIRST_OBJECT:
-                T.evaluate(T.call_extern("int32", "TVMFFIObjectDecRef", self.result[1]))
+                _release(self.result)
 
     @T.inline
     def close(self) -> None:
         """Let it go, and raise what it raised."""
         if self.is_found():
-            T.evaluate(T.call_extern("int32", "TVMFFIObjectDecRef", self.function[0]))
+            _release(self.function)
         if self.has_failed():
-            T.evaluate(T.call_extern("void", "TVMFFIErrorSetRaised", self.error[0]))
-            T.evaluate(T.call_extern("int32", "TVMFFIObjectDecRef", self.error[0]))
+            T.evaluate(T.call_extern("void", "TVMFFIErrorSetRaised", _pointer(self.error)))
+            _release(self.error)
             T.evaluate(T.tvm_throw_last_error())

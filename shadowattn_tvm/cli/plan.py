@@ -109,7 +109,7 @@ def order(
     changed = {"head_order": head_order(launches), "stage_costs": None}
     save_plan(plan.model_copy(update=changed), output)
     before, after = (
-        all_layers_ms(plan, order, costs, shape) for order in (compiled_launches(plan), launches)
+        all_layers_ms(plan, turns, costs, shape) for turns in (compiled_launches(plan), launches)
     )
     console.print(
         f"by the table of {device} all layers take, after {context:,} tokens: {before:.2f} ms "

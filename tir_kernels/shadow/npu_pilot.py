@@ -20,7 +20,7 @@ with U owners, G query heads of each, M queries, N keys, D dimensions::
 
 All tensors are contiguous, in the CPU's memory, and the caller's: nothing is kept. A result is
 dropped; an error fails the prefill. An owner whose heads differ in their buckets has a launch of
-its own, and a call for each of its pairs would have to be added up by the function.
+its own; `heads` says which head took which.
 """
 
 from __future__ import annotations
