@@ -10,8 +10,8 @@ does, to the bit (`pilot.requantize`, `pilot.pooling`; twin: `reference.npu_pilo
 with U owners, G query heads of each, M queries, N keys, D dimensions::
 
     layer        int
-    queries      (U, G, M, D) int8      centred, rotated and quantized already, as are
-    keys         (U, N, D) int8         those of each owner's KV head
+    queries      (U, G, M, D) int8      rotated, if at all, and quantized already
+    keys         (U, N, D) int8         of each owner's KV head; centred as well, if at all
     heads        (U, G, 6) int32        query head, its bucket, its KV head's, multiplier and shift
                                         of the requantization, step of the pooling
     query_block  int                    consecutive queries that share a list; the last may be short
