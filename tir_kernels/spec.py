@@ -12,6 +12,7 @@ Contents
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 from .constants import MAX_SHARING_ROWS, PAGE_SIZE_TOKENS, QUANT_GROUP, QUERY_BLOCKS, RATIO_ONE
@@ -171,8 +172,9 @@ class ShadowSpec:
     k_min : the fewest past positions a sparse head keeps; shorter contexts run dense.
     buckets_per_axis : scales on offer for Q, and as many for K; odd.
     key_means : `[layer][KV head][dim]`, subtracted from keys before all else; None = nothing is.
-    order : `[layer][position]`, the heads, or the GQA groups that share lists, in the order of
-        their turn; None = by number. It changes no result.
+    launches : `[layer][launch][position]`, the heads, or the GQA groups that share lists, in the
+        order of their turn; those of a launch go to the NPU together. None = by number, one by
+        one. It changes no result.
     """
 
     attention: AttentionSpec
@@ -182,7 +184,7 @@ class ShadowSpec:
     buckets_per_axis: int = 3
     pilot: PilotSpec = PilotSpec()
     key_means: tuple[tuple[tuple[float, ...], ...], ...] | None = None
-    order: tuple[tuple[int, ...], ...] | None = None
+    launches: tuple[tuple[tuple[int, ...], ...], ...] | None = None
 
     def __post_init__(self) -> None:
         hq = self.attention.num_q_heads
@@ -210,12 +212,17 @@ class ShadowSpec:
             shape = [[len(means) for means in layer] for layer in self.key_means]
             expected = [[self.attention.head_dim] * self.attention.num_kv_heads] * self.num_layers
             _require(shape == expected, "key_means: expected [layer][KV head][head_dim] numbers")
-        if self.order is not None:
+        if self.launches is not None:
             everyone = list(range(self.num_list_owners))
+            owners = [sorted(chain.from_iterable(layer)) for layer in self.launches]
             _require(
-                [sorted(owners) for owners in self.order] == [everyone] * self.num_layers,
-                f"order: expected each of 0..{everyone[-1]} once in each of {self.num_layers} "
+                owners == [everyone] * self.num_layers,
+                f"launches: expected each of 0..{everyone[-1]} once in each of {self.num_layers} "
                 f"layers",
+            )
+            _require(
+                all(launch for layer in self.launches for launch in layer),
+                "launches: expected none without heads",
             )
 
     @property
@@ -237,9 +244,15 @@ class ShadowSpec:
         geometry = self.attention
         return geometry.num_kv_heads if self.pilot.share_group else geometry.num_q_heads
 
+    def owner_launches(self, layer: int) -> tuple[tuple[int, ...], ...]:
+        """The owners of a layer's lists in the order of their turn, by launch."""
+        if self.launches is None:
+            return tuple((owner,) for owner in range(self.num_list_owners))
+        return self.launches[layer]
+
     def owner_order(self, layer: int) -> tuple[int, ...]:
         """The owners of a layer's lists in the order of their turn."""
-        return tuple(range(self.num_list_owners)) if self.order is None else self.order[layer]
+        return tuple(chain.from_iterable(self.owner_launches(layer)))
 
     def _check_head(
         self, where: str, heads: tuple[HeadParameters, ...], head: int, p: HeadParameters

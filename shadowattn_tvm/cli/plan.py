@@ -77,6 +77,48 @@ def decode(
     print(output)
 
 
+@plan_app.command("order")
+def order(
+    device: Annotated[str, typer.Argument(help="A device of configs/devices, or a .toml file.")],
+    source: Annotated[str, typer.Argument(help="Plan file or a shipped plan's name.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Plan to write (.json).")],
+    context: Annotated[int, typer.Option(help="Older tokens to plan for.", min=1)] = 2048,
+    chunk_tokens: Annotated[
+        int | None, typer.Option(help="Queries of a chunk; default: the calibrated.", min=1)
+    ] = None,
+) -> None:
+    """Put a plan's heads in order for a device, by its cost table: who comes first, and who is
+    launched together. No result changes."""
+    from ..config.devices import device_costs
+    from ..pipeline import Shape, all_layers_ms, compiled_launches, planned_launches
+    from ..plan import head_order
+    from .progress import console
+
+    name, plan = _load(source)
+    if not isinstance(plan, Plan):
+        raise PlanError(f"{name}: expected a plan, got keep ratios, which have no pipeline")
+    if not plan.sharing.pooled:
+        raise PlanError(
+            f"{name}: expected a plan whose queries or heads share lists, since only they take "
+            "turns; make one with `shadowattn calibrate --query-block 16`"
+        )
+    costs = device_costs(device).costs
+    shape = Shape(queries=chunk_tokens or plan.provenance.prefill_chunk_tokens, keys=context)
+    launches = planned_launches(plan, costs, shape)
+    # what another machine's stages cost is no reason for this order
+    changed = {"head_order": head_order(launches), "stage_costs": None}
+    save_plan(plan.model_copy(update=changed), output)
+    before, after = (
+        all_layers_ms(plan, turns, costs, shape) for turns in (compiled_launches(plan), launches)
+    )
+    console.print(
+        f"by the table of {device} all layers take, after {context:,} tokens: {before:.2f} ms "
+        f"before, {after:.2f} ms in this order (computed, not measured)",
+        highlight=False,
+    )
+    print(output)
+
+
 @plan_app.command("import-profile")
 def import_profile(
     profile: Annotated[Path, typer.Argument(help="Text: a line a layer, a number a head.")],

@@ -8,8 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..plan import Plan, RatioProfile
-from ..plan.document import HeadOrder
+from ..plan import HeadOrder, Plan, RatioProfile, unit_launches
 from ..plan.ratios import plan_keep_ratios
 from ..plan.summary import (
     Budget,
@@ -114,7 +113,7 @@ def _layer_table(
     for layer, ratios in zip(layers, keep_ratios, strict=True):
         cells = list(_cells(layer, ratios))
         if order is not None:
-            cells.append("" if layer.dense else " ".join(map(str, order[layer.layer])))
+            cells.append("" if layer.dense else _turns(order, layer.layer))
         table.add_row(*cells, style="dim" if layer.dense else None)
     return table
 
@@ -130,6 +129,12 @@ def _cells(layer: LayerSummary, ratios: Sequence[float]) -> Iterator[str]:
     for scale in (layer.q_scale, layer.k_scale):
         if scale is not None:
             yield _scales(scale)
+
+
+def _turns(order: HeadOrder, layer: int) -> str:
+    """Units in the order of their turn; a plus between those that are launched together."""
+    launches = unit_launches(order)[layer]
+    return " ".join("+".join(map(str, launch)) for launch in launches)
 
 
 def _scales(scale: Range) -> str:

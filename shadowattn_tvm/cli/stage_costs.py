@@ -7,17 +7,15 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from ..config.cost_model import CostModel
 from ..errors import ConfigError
 from ..pipeline import (
     Shape,
-    UnitOrder,
-    layer_jobs,
-    makespan_ms,
+    all_layers_ms,
+    in_turn_launches,
     most_kept_first,
-    planned_order,
+    planned_launches,
 )
-from ..plan import Plan, StageCosts, save_plan
+from ..plan import Plan, StageCosts, UnitLaunches, head_order, save_plan
 from ..runtime.threads import use_physical_cores
 from .options import load_shadow_attn
 from .progress import console, progress_bar, stages
@@ -83,9 +81,10 @@ def calibrate_stage_costs(
         tool_version=version("shadowattn-tvm"),
     )
     shape = Shape(queries=chunk, keys=costs.planned_context)
-    order = planned_order(plan, costs.model, shape)
-    save_plan(plan.model_copy(update={"head_order": order, "stage_costs": costs}), output)
-    _report(plan, order, costs, shape)
+    planned = planned_launches(plan, costs.model, shape)
+    changed = {"head_order": head_order(planned), "stage_costs": costs}
+    save_plan(plan.model_copy(update=changed), output)
+    _report(plan, planned, costs, shape)
     print(output)
 
 
@@ -95,14 +94,14 @@ def _default_contexts(context_window: int, chunk: int) -> tuple[int, ...]:
     return tuple(context for context in DEFAULT_CONTEXTS if context <= longest) or (longest,)
 
 
-def _report(plan: Plan, planned: UnitOrder, costs: StageCosts, shape: Shape) -> None:
+def _report(plan: Plan, planned: UnitLaunches, costs: StageCosts, shape: Shape) -> None:
     orders = {
-        "in turn": (tuple(range(plan.num_units)),) * plan.model.num_layers,
+        "in turn": in_turn_launches(plan),
         "most kept first": most_kept_first(plan),
         "planned": planned,
     }
     times = (
-        f"{name} {_all_layers_ms(plan, order, costs.model, shape):.2f} ms"
+        f"{name} {all_layers_ms(plan, order, costs.model, shape):.2f} ms"
         for name, order in orders.items()
     )
     console.print(
@@ -111,13 +110,3 @@ def _report(plan: Plan, planned: UnitOrder, costs: StageCosts, shape: Shape) -> 
         f"{', '.join(times)}",
         highlight=False,
     )
-
-
-def _all_layers_ms(plan: Plan, order: UnitOrder, costs: CostModel, shape: Shape) -> float:
-    """All layers' pipelines, a launch a list."""
-    total = 0.0
-    for layer, units in enumerate(order):
-        jobs = layer_jobs(plan, layer, costs, shape)
-        if jobs is not None:
-            total += makespan_ms(jobs.pipeline, jobs.one_by_one(units))
-    return total

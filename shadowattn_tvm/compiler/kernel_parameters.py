@@ -10,7 +10,7 @@ from tir_kernels.spec import AttentionSpec, HeadParameters, PilotSpec, ShadowSpe
 
 from ..config.architecture import LlamaConfig
 from ..errors import PlanError
-from ..pipeline import compiled_order
+from ..pipeline import compiled_launches
 from ..plan import Plan
 
 
@@ -87,7 +87,7 @@ def shadow_spec(plan: Plan, architecture: LlamaConfig) -> ShadowSpec:
             query_block=plan.sharing.query_block,
         ),
         key_means=_key_means(plan),
-        order=compiled_order(plan) if plan.sharing.pooled else None,
+        launches=compiled_launches(plan) if plan.sharing.pooled else None,
     )
 
 

@@ -5,7 +5,13 @@ from .flow import HeadCost, Launch, Order, Pipeline, Span, makespan_ms, timeline
 from .layer_jobs import LayerJobs, Shape, kept_keys, layer_jobs
 from .planner import HeadPlan, plan_heads
 from .simulate import SimulatedOrder, Simulation, simulate_layer
-from .unit_order import UnitOrder, compiled_order, most_kept_first, planned_order
+from .unit_order import (
+    all_layers_ms,
+    compiled_launches,
+    in_turn_launches,
+    most_kept_first,
+    planned_launches,
+)
 
 __all__ = [
     "HeadCost",
@@ -18,15 +24,16 @@ __all__ = [
     "SimulatedOrder",
     "Simulation",
     "Span",
-    "UnitOrder",
-    "compiled_order",
+    "all_layers_ms",
+    "compiled_launches",
+    "in_turn_launches",
     "kept_keys",
     "layer_jobs",
     "lower_bound_ms",
     "makespan_ms",
     "most_kept_first",
     "plan_heads",
-    "planned_order",
+    "planned_launches",
     "simulate_layer",
     "timeline",
 ]

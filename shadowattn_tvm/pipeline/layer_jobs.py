@@ -7,6 +7,7 @@ of queries is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tir_kernels.constants import RATIO_ONE
@@ -15,7 +16,7 @@ from tir_kernels.spec import keep_count
 from ..config.cost_model import CostModel
 from ..errors import ConfigError
 from ..plan import Plan
-from .flow import HeadCost, Order, Pipeline
+from .flow import HeadCost, Launch, Order, Pipeline
 
 _BUCKET = 0
 """Which scales a head takes shows at run time. Most often it is those calibrated, the grid's
@@ -45,16 +46,33 @@ class LayerJobs:
     unit_of_job: tuple[int, ...]
     dense_units: tuple[int, ...]
 
-    def unit_order(self, order: Order) -> tuple[int, ...]:
-        """All units as their first jobs come in `order`, then those that run dense."""
-        first_come = dict.fromkeys(self.unit_of_job[job] for launch in order for job in launch)
-        return (*first_come, *self.dense_units)
+    @property
+    def covers_units(self) -> bool:
+        """Whether every unit is one job, so that launches of jobs are launches of units."""
+        return len(set(self.unit_of_job)) == len(self.unit_of_job)
 
-    def one_by_one(self, units: tuple[int, ...]) -> Order:
-        """Every job by itself, those of a unit in turn, in an order of all units."""
-        place = {unit: index for index, unit in enumerate(units)}
-        jobs = range(len(self.unit_of_job))
-        return tuple((job,) for job in sorted(jobs, key=lambda job: place[self.unit_of_job[job]]))
+    def unit_launches(self, order: Order) -> tuple[Launch, ...]:
+        """All units as their first jobs come in `order`, launched as their jobs are if every unit
+        is one job, else one by one; then those that run dense."""
+        if self.covers_units:
+            launches = [tuple(self.unit_of_job[job] for job in launch) for launch in order]
+        else:
+            come = dict.fromkeys(self.unit_of_job[job] for launch in order for job in launch)
+            launches = [(unit,) for unit in come]
+        return (*launches, *((unit,) for unit in self.dense_units))
+
+    def job_launches(self, launches: Sequence[Launch]) -> Order:
+        """The jobs of all units, launched as `launches` of units say if every unit is one job, and
+        as far as there are graphs of that size; else one by one, those of a unit in turn."""
+        jobs_of_unit: dict[int, list[int]] = {}
+        for job, unit in enumerate(self.unit_of_job):
+            jobs_of_unit.setdefault(unit, []).append(job)
+        most = len(self.pipeline.launch_ms) if self.covers_units else 1
+        order = list[Launch]()
+        for launch in launches:
+            jobs = [job for unit in launch for job in jobs_of_unit.get(unit, [])]
+            order += [tuple(jobs[i : i + most]) for i in range(0, len(jobs), most)]
+        return tuple(order)
 
 
 def layer_jobs(plan: Plan, layer: int, costs: CostModel, shape: Shape) -> LayerJobs | None:

@@ -10,7 +10,7 @@ from ..plan import Plan
 from .flow import Order, Span, timeline
 from .layer_jobs import LayerJobs, Shape, layer_jobs
 from .planner import in_turn, plan_heads
-from .unit_order import compiled_order
+from .unit_order import compiled_launches
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ def simulate_layer(
     planned = plan_heads(jobs.pipeline)
     orders = {
         "in turn": in_turn(jobs.pipeline),
-        "most kept first" if plan.head_order is None else "the plan's": jobs.one_by_one(
-            compiled_order(plan)[layer]
+        "most kept first" if plan.head_order is None else "the plan's": jobs.job_launches(
+            compiled_launches(plan)[layer]
         ),
         f"planned ({planned.rule})": planned.order,
     }

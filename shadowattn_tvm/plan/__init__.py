@@ -10,6 +10,7 @@ from .document import (
     PlannedModel,
     Provenance,
 )
+from .head_order import HeadOrder, UnitLaunches, head_order, unit_launches
 from .ratios import RatioProfile, load_ratios, save_ratios
 from .settings import BucketGrid, Pilot, Sharing
 from .stage_costs import StageCosts
@@ -20,6 +21,7 @@ __all__ = [
     "BucketGrid",
     "CorpusDocument",
     "Decode",
+    "HeadOrder",
     "HeadPlan",
     "LayerPlan",
     "Pilot",
@@ -29,9 +31,12 @@ __all__ = [
     "RatioProfile",
     "Sharing",
     "StageCosts",
+    "UnitLaunches",
+    "head_order",
     "load_plan",
     "load_ratios",
     "plan_hash",
     "save_plan",
     "save_ratios",
+    "unit_launches",
 ]

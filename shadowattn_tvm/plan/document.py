@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from .head_order import HeadOrder, unit_launches
 from .settings import BucketGrid, Pilot, Sharing, StrictDocument
 from .stage_costs import StageCosts
 
@@ -102,12 +103,6 @@ class Provenance(StrictDocument):
     tool_version: str
 
 
-HeadOrder = Annotated[
-    tuple[Annotated[tuple[int, ...], Field(strict=False)], ...], Field(strict=False)
-]
-"""`[layer][position]`: the units of a plan, by number."""
-
-
 class Plan(StrictDocument):
     """A calibrated plan. Its units are those who may have lists of their own: query heads, or the
     groups of query heads that share theirs.
@@ -116,8 +111,8 @@ class Plan(StrictDocument):
     ----------
     layers : one entry a layer, in order.
     k_min : the fewest past positions a sparse head keeps; shorter pasts run dense.
-    head_order : per layer, the order in which units take their turn in the pipeline; None = those
-        who keep most come first. It changes no result.
+    head_order : per layer, the order in which units take their turn in the pipeline, and who is
+        launched together; None = those who keep most come first, one by one. It changes no result.
     stage_costs : what was measured to plan the order; None until measured.
     decode : sparse keeps an INT8 shadow of K beside the pages of the KV cache, and decodes over the
         newest key and the best of the others, a list for each head, as many as its keep ratio says.
@@ -165,11 +160,12 @@ class Plan(StrictDocument):
             raise ValueError(
                 f"head_order: expected {self.model.num_layers} layers, got {len(order)}"
             )
-        for layer, units in enumerate(order):
+        for layer, launches in enumerate(unit_launches(order)):
+            units = [unit for launch in launches for unit in launch]
             if sorted(units) != list(range(self.num_units)):
                 raise ValueError(
                     f"head_order[{layer}]: expected each of 0..{self.num_units - 1} once, got "
-                    f"{list(units)}"
+                    f"{units}"
                 )
 
     def _check_layer(self, where: str, layer: LayerPlan) -> None:

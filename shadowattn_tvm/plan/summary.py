@@ -7,7 +7,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from .document import Decode, Fraction, HeadOrder, Plan, PlannedModel, PositiveInt, Provenance
+from .document import Decode, Fraction, Plan, PlannedModel, PositiveInt, Provenance
+from .head_order import HeadOrder
 from .ratios import RatioProfile, RatioSource, plan_keep_ratios
 from .stage_costs import StageCosts
 from .store import plan_hash

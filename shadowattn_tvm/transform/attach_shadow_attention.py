@@ -22,20 +22,21 @@ class AttachShadowAttention:
     """Swap the paged-prefill slot for shadowAttn and pass each call's layer id to it.
 
     The kernel takes the layer from the integer part of `sm_scale` (see `layer_ids`) and has the
-    scale as a constant.
+    scale as a constant. With `npu` it asks the process for its pilot; `PipelineHeads` must follow.
 
     Preconditions: after `AttachDenseAttention` (no remaining kernel reads `sm_scale`), and
     `require_attachable`.
     """
 
-    def __init__(self, spec: ShadowSpec, features: CpuFeatures) -> None:
+    def __init__(self, spec: ShadowSpec, features: CpuFeatures, *, npu: bool = False) -> None:
         self.spec = spec
         self.features = features
+        self.npu = npu
 
     def transform_module(
         self, module: tvm.IRModule, _context: tvm.transform.PassContext
     ) -> tvm.IRModule:
-        kernel = shadow_paged_prefill(self.spec, self.features)
+        kernel = shadow_paged_prefill(self.spec, self.features, npu=self.npu)
         module = replace_slots(
             module,
             {Slot.PAGED_PREFILL: (KERNEL_NAME, kernel.with_attr("tirx.is_scheduled", True))},

@@ -104,10 +104,13 @@ def _attach_attention(options: PipelineOptions) -> list[tvm.transform.Pass]:
         return [dense, OpenPrefillSlots()]
     if options.shadow is None:
         return [dense]
-    shadow: list[tvm.transform.Pass] = [AttachShadowAttention(options.shadow, options.features)]
+    has_npu = options.pipeline_workers > 0
+    shadow: list[tvm.transform.Pass] = [
+        AttachShadowAttention(options.shadow, options.features, npu=has_npu)
+    ]
     if options.trace:
         shadow.append(StampStages())
-    if options.pipeline_workers > 0:
+    if has_npu:
         shadow.append(PipelineHeads(options.pipeline_workers, options.features))
     if options.attention.shadow_rows > 0:
         shadow.append(AttachSparseDecode(options.shadow, options.features))

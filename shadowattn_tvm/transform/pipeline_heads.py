@@ -17,8 +17,9 @@ After, with C workers::
             for item in range(task - 1, n, C): wait for ready[item]; acquire; B(item)
 
 What A leaves for B lies in buffers from outside the loop, at places of its own for every item: with
-one thread the tasks run one after the other. On a phone the first task feeds the NPU; here it
-computes what the NPU would.
+one thread the tasks run one after the other. What A does is the kernel's business: it computes what
+the NPU would, or has the process's NPU do it for several items at once (`shadow.npu_pilot`), the
+first of which waits for all.
 
 Source: "Dynamic Sparse Attention on Mobile SoCs", the head-wise pipeline.
 """

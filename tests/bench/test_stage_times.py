@@ -23,7 +23,7 @@ def launch(pilot_ms: list[float], attend_ms: list[float]) -> Launch:
 
 
 def test_items_are_told_apart_by_the_order_of_units() -> None:
-    spec = replace(POOLED, order=((1, 0), (0, 1)))
+    spec = replace(POOLED, launches=(((1,), (0,)), ((0,), (1,))))
     rounds = [
         launch([1, 2, 3, 4], [5, 6, 7, 8]),
         launch([1, 9, 3, 4], [5, 6, 7, 0]),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shadowattn_tvm.plan import Plan, Sharing, load_plan, load_ratios, save_plan
+from shadowattn_tvm.plan import Plan, Sharing, load_plan, load_ratios, save_plan, unit_launches
 from shadowattn_tvm.plan.summary import PlanSummary, ProfileSummary
 from tests.cli.conftest import Run
 from tests.plan.tiny_plan import K_MIN, cost_model, shared_lists, stage_costs
@@ -68,7 +68,7 @@ def test_show_prints_the_order_of_heads_and_their_costs(
     run: Run, tiny_plan: Plan, tmp_path: Path
 ) -> None:
     plan = shared_lists(tiny_plan, Sharing(gqa_group=True, query_block=8))
-    order = ((0, 1), (1, 0), (0, 1))
+    order = ((0, 1), (1, 0), ((0, 1),))
     changed = {"head_order": order, "stage_costs": stage_costs(cost_model())}
     save_plan(plan.model_copy(update=changed), tmp_path / "p.json")
     code, out, _ = run("plan", "show", tmp_path / "p.json", "--json", tmp_path / "out.json")
@@ -76,7 +76,7 @@ def test_show_prints_the_order_of_heads_and_their_costs(
     assert "of groups, planned for 1,000 older tokens" in out
     assert "attention 50.00 ns a query and kept key" in " ".join(out.split())
     rows = [line.split() for line in out.splitlines() if line.strip()[:1].isdigit()]
-    assert [row[-2:] for row in rows[-2:]] == [["1", "0"], ["0", "1"]]
+    assert [row[-2:] for row in rows[-2:]] == [["1", "0"], [rows[-1][-2], "0+1"]]
     summary = PlanSummary.model_validate_json((tmp_path / "out.json").read_text())
     assert summary.head_order == order
 
@@ -174,4 +174,37 @@ def test_decode_needs_a_plan(run: Run, profile_file: Path, tmp_path: Path) -> No
     assert code == 2
     assert "expected a plan, got keep ratios" in err
     assert run("plan", "decode", "fast", ratios, "-o", tmp_path / "out.json")[0] == 2
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_order_launches_heads_together_for_a_phone(
+    run: Run, tiny_plan: Plan, tmp_path: Path
+) -> None:
+    ratios = (0.02, 0.1, 0.3, 0.5, 0.2, 0.7)
+    plan = shared_lists(tiny_plan, Sharing(query_block=8), ratios)
+    measured = plan.model_copy(update={"stage_costs": stage_costs(cost_model())})
+    save_plan(measured, tmp_path / "p.json")
+    code, out, err = run(
+        *("plan", "order", "snapdragon-8-gen-3", tmp_path / "p.json"),
+        *("--context", 2048, "--chunk-tokens", 128, "-o", tmp_path / "phone.json"),
+    )
+    assert (code, out) == (0, f"{tmp_path / 'phone.json'}\n")
+    assert "computed, not measured" in " ".join(err.split())
+    ordered = load_plan(tmp_path / "phone.json")
+    assert ordered.head_order is not None
+    launches = unit_launches(ordered.head_order)
+    assert max(map(len, launches[1])) > 1
+    assert ordered.model_copy(update={"head_order": None}) == plan
+
+
+def test_order_refuses_what_takes_no_turns(
+    run: Run, plan_file: Path, profile_file: Path, tmp_path: Path
+) -> None:
+    ratios = tmp_path / "ratios.json"
+    run("plan", "import-profile", profile_file, "-o", ratios)
+    for source, message in ((plan_file, "share lists"), (ratios, "got keep ratios")):
+        code, out, err = run(
+            *("plan", "order", "snapdragon-8-gen-3", source, "-o", tmp_path / "out.json")
+        )
+        assert (code, out, message in " ".join(err.split())) == (2, "", True), err
     assert not (tmp_path / "out.json").exists()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from shadowattn_tvm.pipeline import Shape, planned_order
-from shadowattn_tvm.plan import Plan, Sharing, load_plan, save_plan
+from shadowattn_tvm.pipeline import Shape, planned_launches
+from shadowattn_tvm.plan import Plan, Sharing, head_order, load_plan, save_plan
 from shadowattn_tvm.weights import ModelDirectory
 from tests.cli.conftest import Run
 from tests.plan.tiny_plan import shared_lists
@@ -37,7 +37,8 @@ def test_the_plan_gets_costs_and_an_order(
     assert (costs.chunk_tokens, costs.rounds) == (20, 2)
     assert costs.model.shared_cpu
     assert costs.model.pilot.covers == "list"
-    assert after.head_order == planned_order(before, costs.model, Shape(queries=20, keys=200))
+    planned = planned_launches(before, costs.model, Shape(queries=20, keys=200))
+    assert after.head_order == head_order(planned)
     unchanged = {"head_order": None, "stage_costs": None}
     assert after.model_copy(update=unchanged) == before
 

@@ -75,11 +75,9 @@ def test_orders_of_jobs_and_of_units(tiny_plan: Plan) -> None:
     jobs = layer_jobs(plan, 1, cost_model(), Shape(queries=32, keys=1000))
     assert jobs is not None
     assert jobs.unit_of_job == (0, 0, 1, 1, 2, 2, 4, 4, 5, 5)
-    units = (5, 3, 0, 4, 2, 1)
-    order = jobs.one_by_one(units)
+    order = jobs.job_launches(((5,), (3,), (0, 4), (2,), (1,)))
     assert order == ((8,), (9,), (0,), (1,), (6,), (7,), (4,), (5,), (2,), (3,))
-    assert jobs.unit_order(order) == (5, 0, 4, 2, 1, 3)  # what runs dense has no turn
-    assert jobs.unit_order(((9, 0), (8, 1), *((job,) for job in range(2, 8)))) == (
-        *(5, 0, 1, 2, 4),
-        3,
-    )
+    units = jobs.unit_launches(order)
+    assert units == ((5,), (0,), (4,), (2,), (1,), (3,))  # what runs dense has no turn
+    mixed = jobs.unit_launches(((9, 0), (8, 1), *((job,) for job in range(2, 8))))
+    assert mixed == ((5,), (0,), (1,), (2,), (4,), (3,))

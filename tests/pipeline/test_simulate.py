@@ -30,11 +30,11 @@ def test_fused_and_ordered_is_done_earlier_than_in_turn(tiny_plan: Plan) -> None
 
 def test_the_plans_own_order_is_one_of_those_compared(tiny_plan: Plan) -> None:
     plan = shared_lists(tiny_plan, Sharing(query_block=8), RATIOS)
-    own = (3, 0, 1, 2, 5, 4)
+    own = (3, (0, 1), 2, 5, 4)
     plan = plan.model_copy(update={"head_order": (own,) * 3})
     _, compiled, _ = simulate_layer(plan, PHONE, SHAPE, layer=2).orders
     assert compiled.name == "the plan's"
-    assert compiled.order == tuple((unit,) for unit in own)
+    assert compiled.order == ((3,), (0, 1), (2,), (5,), (4,))
 
 
 def test_by_default_the_layer_with_most_work(tiny_plan: Plan) -> None:

@@ -39,7 +39,7 @@ def test_an_order_of_heads_is_part_of_the_code_and_its_reasons_are_not(
 ) -> None:
     plain = shared_lists(tiny_plan, Sharing(gqa_group=True, query_block=8))
     assert (plain.unit_heads, plain.num_units) == (3, 2)
-    ordered = plain.model_copy(update={"head_order": ((1, 0), (0, 1), (1, 0))})
+    ordered = plain.model_copy(update={"head_order": ((1, 0), (0, 1), ((1, 0),))})
     measured = ordered.model_copy(update={"stage_costs": stage_costs(cost_model())})
     save_plan(measured, tmp_path / "plan.json")
     assert load_plan(tmp_path / "plan.json") == measured
@@ -79,6 +79,9 @@ def test_another_way_to_decode_is_refused(tiny_plan: Plan, tmp_path: Path) -> No
         ([[1, 0], [0, 1], [0, 0]], r"head_order\[2\]: expected each of 0..1 once, got \[0, 0\]"),
         ([[1, 0], [0], [0, 1]], r"head_order\[1\]: expected each of 0..1 once, got \[0\]"),
         ([[1, 0], [0, 1], [0, "1"]], r"head_order.2.1"),
+        ([[1, 0], [0, 1], [[0, 0], 1]], r"head_order\[2\]: .* once, got \[0, 0, 1\]"),
+        ([[1, 0], [0, 1], [[0], 1]], r"head_order.2.0"),
+        ([[1, 0], [0, 1], [[], 0, 1]], r"head_order.2.0"),
         ("10", "head_order"),
     ],
 )

@@ -165,7 +165,8 @@ def test_what_has_no_pipeline(
 
 
 def in_order(spec: ShadowSpec, order: tuple[int, ...]) -> ShadowSpec:
-    return replace(spec, order=(order,) * spec.num_layers)
+    launches = tuple((owner,) for owner in order)
+    return replace(spec, launches=(launches,) * spec.num_layers)
 
 
 def test_the_kernel_on_any_number_of_threads(

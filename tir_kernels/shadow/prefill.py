@@ -26,6 +26,7 @@ from ..pilot.score_rows import padded_keys
 from ..simd.vector import Expr
 from ..spec import ShadowSpec
 from .list_stages import ATTEND, PILOT, PIPELINE, STAGE, AttendStage, PilotStage
+from .npu_pilot import process_pilot
 from .query_task import QueryTask
 
 
@@ -34,8 +35,13 @@ def layer_id(sm_scale: Expr) -> Expr:
     return T.Cast("int32", T.floor(sm_scale))
 
 
-def shadow_paged_prefill(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFunc:
+def shadow_paged_prefill(
+    spec: ShadowSpec, features: CpuFeatures, *, npu: bool = False
+) -> tirx.PrimFunc:
     """shadowAttn of each sequence's new queries to the keys in its pages.
+
+    With `npu`, just for shared lists and `PipelineHeads`, the pilots are those of the process, if
+    it has them (`npu_pilot`).
 
     Variables: `q`, `output` (tokens, Hq, D) and `pages` (num_pages, 2, Hs, page_size, D), dtype of
     the spec; `lse` (tokens, Hq) float32, base 2; int32: `q_indptr` (batch + 1,), where each
@@ -64,6 +70,7 @@ def shadow_paged_prefill(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFu
     pilot = spec.pilot
     unit_heads = geometry.group_size if pilot.share_group else 1
     num_units = hq // unit_heads
+    assert pilot.pooled or not npu, "lists for each query aren't pipelined"
 
     @T.prim_func(s_tir=True)
     def shadowattn_paged_prefill(
@@ -110,6 +117,8 @@ def shadow_paged_prefill(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFu
         plan = PlanTable(spec)
         queries = ChunkQueries(spec, features)
         plan.load(layer_id(sm_scale))
+        process = process_pilot(spec, features, plan, npu)
+        process.load(layer_id(sm_scale))
         for b in range(batch):
             seq_queries = T.bind(q_indptr[b + 1] - q_indptr[b])
             seq_keys = T.bind(
@@ -127,6 +136,7 @@ def shadow_paged_prefill(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFu
                 keys.list_rows(page_values, page_indptr[b])
                 keys.build(cache_rows, plan)
                 queries.measure(q_rows, q_indptr[b], seq_queries, plan)
+                process.plan_launches(queries, keys)
             # 2. Dense heads, and heads with a list for each query. Heads change fastest, so that a
             #    thread's range of tasks holds a mix of both, and neighbours share a KV head
             for task in T.parallel(num_tiles * hq):
@@ -180,28 +190,42 @@ def shadow_paged_prefill(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFu
                     is_sparse = T.bind(T.And(causal == 0, keep < seq_keys))
                     with T.attr(0, STAGE, PILOT):
                         if is_sparse:
-                            votes = PilotStage(spec, features, keys, plan, importance, item)
-                            votes.run(
-                                q_rows,
-                                queries.buckets,
-                                head,
-                                unit_heads,
-                                q_indptr[b] + first,
-                                block_queries,
-                            )
+                            if process.is_absent():
+                                votes = PilotStage(spec, features, keys, plan, importance, item)
+                                votes.run(
+                                    q_rows,
+                                    queries.buckets,
+                                    head,
+                                    unit_heads,
+                                    q_indptr[b] + first,
+                                    block_queries,
+                                )
+                            else:
+                                process.run(
+                                    q_rows,
+                                    queries,
+                                    keys,
+                                    layer_id(sm_scale),
+                                    q_indptr[b],
+                                    seq_queries,
+                                    importance,
+                                    item,
+                                )
                     with T.attr(0, STAGE, ATTEND):
                         if is_sparse:
-                            attention = AttendStage(spec, features, keys, keep)
-                            attention.select(importance, item)
-                            attention.attend(
-                                q,
-                                cache_rows,
-                                head,
-                                unit_heads,
-                                q_indptr[b] + first,
-                                block_queries,
-                                output,
-                                lse,
-                            )
+                            if process.has_delivered():
+                                attention = AttendStage(spec, features, keys, keep)
+                                attention.select(importance, item)
+                                attention.attend(
+                                    q,
+                                    cache_rows,
+                                    head,
+                                    unit_heads,
+                                    q_indptr[b] + first,
+                                    block_queries,
+                                    output,
+                                    lse,
+                                )
+        process.close()
 
     return shadowattn_paged_prefill
