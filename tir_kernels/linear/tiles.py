@@ -79,7 +79,7 @@ _TILES: dict[Isa, LinearTile] = {
     "avx512": LinearTile(
         lanes=16,
         token_vectors=2,
-        outputs=8,
+        outputs=6,
         weights_at_once=1,
         block_panels=4,
         task_outputs=48,
