@@ -19,6 +19,7 @@ from tvm.script import tirx as T
 
 from ..constants import INT8_QMAX
 from ..features import CpuFeatures
+from ..simd.storage import as_float32
 from ..simd.vector import Expr, const_f32, int32_dtype, splat
 from ..spec import AttentionSpec
 from .int8_dot import Int8DotMethod, int8_dot_method
@@ -90,8 +91,8 @@ class KeyPacker:
         packed_block: Expr,
     ) -> None:
         """`packed[packed_block]` = the keys `block * lanes` and on: key i is row
-        `row_table[i] + row_offset` of `rows` (any, head_dim) float32, those from `num_keys` on are
-        zeros; `means` and `mean` as of `PilotRow.load`."""
+        `row_table[i] + row_offset` of `rows` (any, head_dim), those from `num_keys` on are zeros;
+        `means` and `mean` as of `PilotRow.load`."""
         for i in range(self.dot.lanes):
             key = T.bind(block * self.dot.lanes + i)
             if key < num_keys:
@@ -119,7 +120,7 @@ class KeyPacker:
             self.key[T.ramp(j * self.lanes, 1, self.lanes)] = T.Cast(
                 f"{self.dot.key_dtype}x{self.lanes}",
                 quantize_lanes(
-                    rows[row, T.ramp(j * self.lanes, 1, self.lanes)],
+                    as_float32(rows[row, T.ramp(j * self.lanes, 1, self.lanes)]),
                     scale,
                     self.lanes,
                     self.quant_max,
@@ -133,7 +134,7 @@ def quantize_keys(
 ) -> tirx.PrimFunc:
     """The standalone stage: one KV head's keys, measured, quantized and packed.
 
-    Variables: `rows` (R, D) float32; `row_table` (n,) int32, key i is row
+    Variables: `rows` (R, D), dtype of the spec; `row_table` (n,) int32, key i is row
     `row_table[i] + row_offset`; `scales` (3,) float32, ascending; outputs `packed`
     (blocks, D / group, lanes * group) in the dot method's key type, where `blocks` lanes hold n or
     more keys (the rest become zeros), and `chosen` (1,) float32, the scale used.
@@ -152,7 +153,7 @@ def quantize_keys(
     ) -> None:
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
         num_rows, num_keys, num_blocks = T.int32(), T.int32(), T.int32()
-        rows = T.match_buffer(var_rows, (num_rows, dim), "float32")
+        rows = T.match_buffer(var_rows, (num_rows, dim), spec.dtype)
         row_table = T.match_buffer(var_row_table, (num_keys,), "int32")
         scales = T.match_buffer(var_scales, (BUCKETS_PER_AXIS,), "float32")
         packed = T.match_buffer(
