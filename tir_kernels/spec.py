@@ -26,7 +26,9 @@ def _require(condition: bool, message: str) -> None:
         raise SpecError(message)
 
 
-_ELEMENT_BYTES = {"float32": 4, "float16": 2}
+StorageDtype = Literal["float32", "float16"]
+
+_ELEMENT_BYTES: dict[StorageDtype, int] = {"float32": 4, "float16": 2}
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class AttentionSpec:
     num_kv_heads: int
     head_dim: int
     sm_scale: float
-    dtype: Literal["float32", "float16"] = "float32"
+    dtype: StorageDtype = "float32"
     page_size: int = PAGE_SIZE_TOKENS
     shadow_rows: int = 0
 
@@ -323,11 +325,17 @@ class LinearSpec:
 
     With `quantization == "q4f32_1"` the weight is MLC's pair: `q_weight`
     (out_features, in_features / 8) uint32 and `q_scale` (out_features, in_features / 32) float32.
+    With "q0f16" and "q4f16_1" the weight, or the scales, and x and y are float16.
+
+    Attributes
+    ----------
+    float32_output : y is float32 in any case, as logits are.
     """
 
     out_features: int
     in_features: int
-    quantization: Literal["q0f32", "q4f32_1"] = "q0f32"
+    quantization: Literal["q0f32", "q4f32_1", "q0f16", "q4f16_1"] = "q0f32"
+    float32_output: bool = False
 
     def __post_init__(self) -> None:
         _require(
@@ -335,10 +343,25 @@ class LinearSpec:
             f"expected positive sizes, got [{self.out_features}, {self.in_features}]",
         )
         _require(
-            self.quantization == "q0f32" or self.in_features % QUANT_GROUP == 0,
+            not self.quantized or self.in_features % QUANT_GROUP == 0,
             f"expected in_features to be a multiple of the quantization group {QUANT_GROUP}, "
             f"got {self.in_features}",
         )
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the weight is in 4 bits."""
+        return self.quantization in ("q4f32_1", "q4f16_1")
+
+    @property
+    def dtype(self) -> StorageDtype:
+        """Of x and of the weight or its scales."""
+        return "float16" if self.quantization in ("q0f16", "q4f16_1") else "float32"
+
+    @property
+    def output_dtype(self) -> StorageDtype:
+        """Of y."""
+        return "float32" if self.float32_output else self.dtype
 
 
 def keep_count(num_past: int, keep_ratio_q16: int, k_min: int) -> int:

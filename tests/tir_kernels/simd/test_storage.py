@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pytest
 import tvm
@@ -21,6 +19,7 @@ from tir_kernels.shadow.prefill import shadow_paged_prefill
 from tir_kernels.simd.storage import as_float32, as_stored
 from tir_kernels.spec import AttentionSpec, PilotSpec, SpecError
 
+from ..assembly import CONVERSION_CALL
 from ..decode_harness import decode_spec
 from ..dense_harness import HALF
 
@@ -62,8 +61,6 @@ TARGETS = {
 }
 """Triples, and what converts vectors; the first ARM core has no arithmetic on float16."""
 
-CALLED = re.compile(r"\s(?:callq?|jmpq?|bl?)\s+(__(?:extend|trunc|gnu|float|fix)\w*)")
-
 
 def _kernels(features: CpuFeatures) -> dict[str, tirx.PrimFunc]:
     plan = decode_spec(HALF, PilotSpec(score_bits=8, query_block=32))
@@ -89,13 +86,13 @@ def test_no_function_converts(cpu: str) -> None:
     assembly = module.mod.inspect_source("asm")
     for instruction in instructions:
         assert instruction in assembly
-    assert CALLED.findall(assembly) == []
+    assert CONVERSION_CALL.findall(assembly) == []
 
 
 def test_plain_x86_shows_what_is_looked_for() -> None:
     target = tvm.target.Target({"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "x86-64"})
     module = build_kernels({"k": merge_states(HALF, cpu_features(target))}, target)
-    called = set(CALLED.findall(module.mod.inspect_source("asm")))
+    called = set(CONVERSION_CALL.findall(module.mod.inspect_source("asm")))
     assert called == {"__extendhfsf2", "__truncsfhf2"}
 
 
