@@ -133,7 +133,7 @@ def test_half_precision_widens_exactly(dtype: Any, tmp_path: Path) -> None:
 
 def test_a_parameter_of_several_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of one head each: every matrix crosses several borders, one leaves a rest."""
-    monkeypatch.setattr("shadowattn_tvm.weights.convert._BLOCK_BYTES", 1)
+    monkeypatch.setattr("shadowattn_tvm.weights.convert._BLOCK_WEIGHTS", 1)
     monkeypatch.setattr("shadowattn_tvm.weights.shard_writer.SHARD_BYTES", 20_000)
     model = Tiny(vocab=270)  # not a multiple of the head dim: the last block is shorter
     weights = model.weights(seed=2)

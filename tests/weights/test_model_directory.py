@@ -196,7 +196,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], type[ShadowAttnError], str]] 
     "unknown dtype": (
         edit(INDEX, lambda c: first(c).update(dtype="float8")),
         WeightsError,
-        "dtype: Input should be 'float32' or 'uint32'",
+        "dtype: Input should be 'float32', 'float16' or 'uint32'",
     ),
     "a tensor twice": (
         edit(INDEX, lambda c: c["records"][0]["records"].append(first(c))),

@@ -1,6 +1,6 @@
 """One token times a weight [outputs, depth]: dot products along the rows, as the weight is stored.
 
-The time is that of reading the weight once. Rows are read front to back: float32 rows a few side by
+The time is that of reading the weight once. Rows are read front to back: plain rows a few side by
 side, which keeps more loads in flight; the much shorter 4-bit rows one by one, because there
 several streams at once cost the hardware prefetcher half its speed.
 """
