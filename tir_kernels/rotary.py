@@ -13,6 +13,7 @@ import numpy as np
 from tvm import tirx
 from tvm.script import tirx as T
 
+from .simd.storage import as_float32, as_stored
 from .simd.vector import Expr
 from .spec import AttentionSpec, SpecError
 
@@ -56,8 +57,9 @@ def rotary_frequencies(
 def split_rotary(spec: AttentionSpec, theta: float, scaling: Llama3Scaling | None) -> tirx.PrimFunc:
     """The runtime's split-and-rotate slot.
 
-    Variables: `qkv` (tokens, Hq + 2 Hs, D); `position_map` (tokens,) int32, each token's position
-    in its sequence; `q` (tokens, Hq, D), `k`, `v` (tokens, Hs, D); `apply_rope` 0 only splits.
+    Variables: `qkv` (tokens, Hq + 2 Hs, D), `q` (tokens, Hq, D), `k`, `v` (tokens, Hs, D), dtype of
+    the spec; `position_map` (tokens,) int32, each token's position in its sequence; `apply_rope`
+    0 only splits.
     Where more heads are stored (Hs) than KV heads, the first value of k's first row beyond them,
     the layer's tag (see `decode.widen_qkv`), is handed on, and nothing else of those rows.
     Computation: with half = D / 2 and a = position * frequency[i], for q and k heads
@@ -85,12 +87,16 @@ def split_rotary(spec: AttentionSpec, theta: float, scaling: Llama3Scaling | Non
         sine: T.Buffer,
     ) -> None:
         for i in T.vectorized(half):
-            out[token, head, i] = (
-                qkv[token, fused_head, i] * cosine[i] - qkv[token, fused_head, half + i] * sine[i]
+            out[token, head, i] = as_stored(
+                as_float32(qkv[token, fused_head, i]) * cosine[i]
+                - as_float32(qkv[token, fused_head, half + i]) * sine[i],
+                spec.dtype,
             )
         for i in T.vectorized(half):
-            out[token, head, half + i] = (
-                qkv[token, fused_head, half + i] * cosine[i] + qkv[token, fused_head, i] * sine[i]
+            out[token, head, half + i] = as_stored(
+                as_float32(qkv[token, fused_head, half + i]) * cosine[i]
+                + as_float32(qkv[token, fused_head, i]) * sine[i],
+                spec.dtype,
             )
 
     @T.prim_func(s_tir=True)
@@ -105,10 +111,10 @@ def split_rotary(spec: AttentionSpec, theta: float, scaling: Llama3Scaling | Non
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
         tokens = T.int32()
         position_offset = T.int32()
-        qkv = T.match_buffer(var_qkv, (tokens, fused_heads, dim), "float32")
-        q = T.match_buffer(var_q, (tokens, num_q, dim), "float32")
-        k = T.match_buffer(var_k, (tokens, stored, dim), "float32")
-        v = T.match_buffer(var_v, (tokens, stored, dim), "float32")
+        qkv = T.match_buffer(var_qkv, (tokens, fused_heads, dim), spec.dtype)
+        q = T.match_buffer(var_q, (tokens, num_q, dim), spec.dtype)
+        k = T.match_buffer(var_k, (tokens, stored, dim), spec.dtype)
+        v = T.match_buffer(var_v, (tokens, stored, dim), spec.dtype)
         position_map = T.match_buffer(
             var_position_map, (tokens,), "int32", elem_offset=position_offset
         )

@@ -27,6 +27,11 @@ def _require(condition: bool, message: str) -> None:
         raise SpecError(message)
 
 
+StorageDtype = Literal["float32", "float16"]
+
+_ELEMENT_BYTES: dict[StorageDtype, int] = {"float32": 4, "float16": 2}
+
+
 @dataclass(frozen=True)
 class AttentionSpec:
     """The geometry of one model's attention.
@@ -38,7 +43,7 @@ class AttentionSpec:
     sm_scale : the factor on q.k before the softmax, usually head_dim ** -0.5. A compile-time
         constant: the runtime's `sm_scale` argument carries `layer_id + sm_scale` (see `layer_id`
         in `shadow_prefill`), so no kernel may use that argument as the scale.
-    dtype : storage of q, k, v and the output.
+    dtype : storage of q, k, v, the pages and the output; arithmetic and lse are float32.
     shadow_rows : head rows of the pages beyond those of the KV heads, in either plane; they hold
         the INT8 shadow of K that sparse decode reads (see `decode.shadow_rows`). 0 = none.
     """
@@ -47,7 +52,7 @@ class AttentionSpec:
     num_kv_heads: int
     head_dim: int
     sm_scale: float
-    dtype: Literal["float32"] = "float32"
+    dtype: StorageDtype = "float32"
     page_size: int = PAGE_SIZE_TOKENS
     shadow_rows: int = 0
 
@@ -66,7 +71,16 @@ class AttentionSpec:
             f"expected 0 < sm_scale < 1 (it shares its argument with the layer id), "
             f"got {self.sm_scale}",
         )
+        _require(
+            self.dtype in _ELEMENT_BYTES,
+            f"expected a dtype of {', '.join(_ELEMENT_BYTES)}, got {self.dtype}",
+        )
         _require(self.shadow_rows >= 0, f"expected 0 shadow rows or more, got {self.shadow_rows}")
+
+    @property
+    def element_bytes(self) -> int:
+        """Bytes of a stored element."""
+        return _ELEMENT_BYTES[self.dtype]
 
     @property
     def stored_heads(self) -> int:
@@ -329,11 +343,17 @@ class LinearSpec:
 
     With `quantization == "q4f32_1"` the weight is MLC's pair: `q_weight`
     (out_features, in_features / 8) uint32 and `q_scale` (out_features, in_features / 32) float32.
+    With "q0f16" and "q4f16_1" the weight, or the scales, and x and y are float16.
+
+    Attributes
+    ----------
+    float32_output : y is float32 in any case, as logits are.
     """
 
     out_features: int
     in_features: int
-    quantization: Literal["q0f32", "q4f32_1"] = "q0f32"
+    quantization: Literal["q0f32", "q4f32_1", "q0f16", "q4f16_1"] = "q0f32"
+    float32_output: bool = False
 
     def __post_init__(self) -> None:
         _require(
@@ -341,10 +361,25 @@ class LinearSpec:
             f"expected positive sizes, got [{self.out_features}, {self.in_features}]",
         )
         _require(
-            self.quantization == "q0f32" or self.in_features % QUANT_GROUP == 0,
+            not self.quantized or self.in_features % QUANT_GROUP == 0,
             f"expected in_features to be a multiple of the quantization group {QUANT_GROUP}, "
             f"got {self.in_features}",
         )
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the weight is in 4 bits."""
+        return self.quantization in ("q4f32_1", "q4f16_1")
+
+    @property
+    def dtype(self) -> StorageDtype:
+        """Of x and of the weight or its scales."""
+        return "float16" if self.quantization in ("q0f16", "q4f16_1") else "float32"
+
+    @property
+    def output_dtype(self) -> StorageDtype:
+        """Of y."""
+        return "float32" if self.float32_output else self.dtype
 
 
 def keep_count(num_past: int, keep_ratio_q16: int, k_min: int) -> int:

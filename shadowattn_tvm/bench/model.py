@@ -14,6 +14,7 @@ from tir_kernels.spec import ShadowSpec
 
 from ..compiler import resolve_target
 from ..compiler.kernel_parameters import shadow_spec
+from ..config.chat_config import model_dtype
 from ..contenders import ContenderProcess, running
 from ..evaluate.budget import prefill_budget
 from ..plan import Plan
@@ -59,7 +60,9 @@ class ModelGrid:
     @property
     def spec(self) -> ShadowSpec:
         """The plan's parameters."""
-        return shadow_spec(self.plan, self.directory.architecture)
+        directory = self.directory
+        dtype = model_dtype(directory.quantization)
+        return shadow_spec(self.plan, directory.architecture, dtype)
 
 
 def prefill_rounds(num_tokens: int) -> int:

@@ -22,7 +22,7 @@ def kv_cache_bytes(spec: AttentionSpec, num_layers: int, num_tokens: int) -> int
     """The pages that hold so many tokens' keys and values, in all layers."""
     pages = -(-num_tokens // spec.page_size)
     page_elements = KV_PLANES * spec.num_kv_heads * spec.page_size * spec.head_dim
-    return num_layers * pages * page_elements * _FLOAT32_BYTES
+    return num_layers * pages * page_elements * spec.element_bytes
 
 
 def pilot_workspace_bytes(

@@ -12,7 +12,7 @@ from .progress import progress_bar
 
 def convert_weight(
     source: Annotated[Path, typer.Argument(help="A .gguf file or a Hugging Face directory.")],
-    quantization: Annotated[str, typer.Option(help="q0f32 or q4f32_1.")],
+    quantization: Annotated[str, typer.Option(help="q0f32, q4f32_1, q0f16 or q4f16_1.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Model directory to write.")],
     context_window_size: Annotated[
         int | None, typer.Option(help="Tokens; by default the model's own.", min=1)

@@ -55,10 +55,18 @@ def tune_command(
     use_physical_cores()
     from ..compiler import model_workloads, plain_target, resolve_target, target_folder
     from ..evaluate.results import these_versions, this_machine
-    from ..tune import TuneSettings, Tuning, save_tuning, select_workloads, tune
+    from ..tune import (
+        TuneSettings,
+        Tuning,
+        require_tunable,
+        save_tuning,
+        select_workloads,
+        tune,
+    )
     from ..weights import open_model_directory
 
     directory = open_model_directory(model)
+    require_tunable(directory.quantization)
     target = resolve_target(device)
     workloads = model_workloads(
         directory.architecture, directory.quantization, load_shadow_attn(plan)

@@ -9,18 +9,20 @@ from tir_kernels.rotary import Llama3Scaling
 from tir_kernels.spec import AttentionSpec, HeadParameters, PilotSpec, ShadowSpec
 
 from ..config.architecture import LlamaConfig
+from ..config.chat_config import ModelDtype
 from ..errors import PlanError
 from ..pipeline import compiled_launches
 from ..plan import Plan
 
 
-def attention_spec(architecture: LlamaConfig) -> AttentionSpec:
-    """The attention geometry of a model."""
+def attention_spec(architecture: LlamaConfig, dtype: ModelDtype = "float32") -> AttentionSpec:
+    """The attention geometry of a model whose KV cache is of `dtype`."""
     return AttentionSpec(
         num_q_heads=architecture.num_attention_heads,
         num_kv_heads=architecture.num_key_value_heads,
         head_dim=architecture.head_dim,
         sm_scale=architecture.head_dim**-0.5,
+        dtype=dtype,
     )
 
 
@@ -37,12 +39,12 @@ def rope_scaling(architecture: LlamaConfig) -> Llama3Scaling | None:
     )
 
 
-def shadow_spec(plan: Plan, architecture: LlamaConfig) -> ShadowSpec:
+def shadow_spec(plan: Plan, architecture: LlamaConfig, dtype: ModelDtype = "float32") -> ShadowSpec:
     """The kernels' parameters of a plan.
 
     Raises `PlanError` if it is for another geometry or can't serve the architecture's context.
     """
-    attention = attention_spec(architecture)
+    attention = attention_spec(architecture, dtype)
     expected = (
         architecture.num_hidden_layers,
         attention.num_q_heads,
@@ -91,10 +93,12 @@ def shadow_spec(plan: Plan, architecture: LlamaConfig) -> ShadowSpec:
     )
 
 
-def library_spec(plan: Plan, architecture: LlamaConfig) -> ShadowSpec:
+def library_spec(
+    plan: Plan, architecture: LlamaConfig, dtype: ModelDtype = "float32"
+) -> ShadowSpec:
     """`shadow_spec` for the pages of a library: with room for a shadow of K if the plan decodes
     sparsely. Raises like it."""
-    spec = shadow_spec(plan, architecture)
+    spec = shadow_spec(plan, architecture, dtype)
     return with_key_shadow(spec) if plan.decode == "sparse" else spec
 
 

@@ -14,6 +14,7 @@ from tir_kernels.build import pass_context
 from tir_kernels.features import cpu_features
 
 from ..config.atomic import write_atomically
+from ..config.chat_config import model_dtype
 from ..errors import OutputError, PlanError
 from ..model import export_model
 from ..plan import Plan
@@ -150,13 +151,14 @@ def _compiled(
         clock.begin("trace the model")
         with target:
             exported = export_model(architecture, directory.quantization, target)
-        shadow = None if plan is None else library_spec(plan, architecture)
+        dtype = model_dtype(directory.quantization)
+        shadow = None if plan is None else library_spec(plan, architecture, dtype)
         if debug_dump is not None:
             _make_folder(debug_dump)
         options = PipelineOptions(
             target=target,
             features=replace(features, tuned=tuned.tiles),
-            attention=attention_spec(architecture) if shadow is None else shadow.attention,
+            attention=shadow.attention if shadow else attention_spec(architecture, dtype),
             rope_theta=float(architecture.position_embedding_base),
             rope_scaling=rope_scaling(architecture),
             shadow=shadow,

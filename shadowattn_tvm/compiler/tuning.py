@@ -20,7 +20,7 @@ from tir_kernels.tuning.space import sizes_of
 from tir_kernels.tuning.workloads import GemmWorkload, ListWorkload, Tile, Workload
 
 from ..config.architecture import LlamaConfig
-from ..config.chat_config import Quantization
+from ..config.chat_config import Quantization, model_dtype
 from ..config.paths import tuning_logs_dir
 from ..errors import ConfigError
 from ..plan import Plan
@@ -77,7 +77,8 @@ def model_workloads(
     architecture: LlamaConfig, quantization: Quantization, plan: Plan | None
 ) -> tuple[Workload, ...]:
     """What is worth tuning in a model, each once: the GEMMs of a layer and, where the plan's
-    queries share lists, the attention to them. What decoding does is bound by memory."""
+    queries share lists, the attention to them. What decoding does is bound by memory. (GEMMs of
+    float16 weights have their hand-chosen tiles: what is searched is float32.)"""
     dims, hidden = architecture.head_dim, architecture.hidden_size
     queries = architecture.num_attention_heads * dims
     keys_and_values = 2 * architecture.num_key_value_heads * dims
@@ -90,6 +91,7 @@ def model_workloads(
     workloads: list[Workload] = [
         GemmWorkload(LinearSpec(outputs, inputs, quantization), _GEMM_TOKENS)
         for outputs, inputs in dict.fromkeys(shapes)
+        if model_dtype(quantization) == "float32"
     ]
     if plan is not None and plan.sharing.pooled:
         group = architecture.num_attention_heads // architecture.num_key_value_heads

@@ -27,10 +27,24 @@ CHAT_CONFIG_FILE = "mlc-chat-config.json"
 CHAT_CONFIG_VERSION = "0.1.0"
 """The format's version, as MLC writes it."""
 
-Quantization = Literal["q0f32", "q4f32_1"]
-"""MLC's names: float32 weights, and 4-bit groups of 32 with float32 scales."""
+Quantization = Literal["q0f32", "q4f32_1", "q0f16", "q4f16_1"]
+"""MLC's names: float32 weights, 4-bit groups of 32 with float32 scales, and both in float16."""
 
 QUANTIZATIONS: tuple[str, ...] = get_args(Quantization)
+
+ModelDtype = Literal["float32", "float16"]
+
+
+def model_dtype(quantization: Quantization) -> ModelDtype:
+    """What a model computes with between its kernels and keeps in its KV cache: the dtype of its
+    weights, or of their scales."""
+    return "float16" if quantization in ("q0f16", "q4f16_1") else "float32"
+
+
+def is_quantized(quantization: Quantization) -> bool:
+    """Whether matrices are stored in 4 bits."""
+    return quantization in ("q4f32_1", "q4f16_1")
+
 
 TokenId = Annotated[int, Field(ge=0)]
 Penalty = Annotated[float, Field(ge=-2.0, le=2.0)]

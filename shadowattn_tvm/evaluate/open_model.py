@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tir_kernels.spec import ShadowSpec
 
 from ..compiler import Phase, compile_open_library, resolve_target
 from ..compiler.kernel_parameters import attention_spec
+from ..config.chat_config import model_dtype
 from ..runtime.session import Session, Weights
 from ..transform import OPEN_SLOT_FUNCTIONS
 from ..transform.kv_cache_slots import Slot
@@ -49,7 +51,9 @@ class OpenModel:
         weights: Weights | None = None,
     ) -> None:
         """Load an open library. Raises like `Session`."""
-        self._architecture = directory.architecture
+        self._attention = attention_spec(
+            directory.architecture, model_dtype(directory.quantization)
+        )
         self._paged, self._ragged = self._dense_kernels()
         self._current = {Slot.PAGED_PREFILL: self._paged, Slot.RAGGED_PREFILL: self._ragged}
         with _lent({name: self._dispatcher(slot) for slot, name in OPEN_SLOT_FUNCTIONS.items()}):
@@ -72,21 +76,20 @@ class OpenModel:
     def use_plan(self, spec: ShadowSpec) -> None:
         """From now on attend with the kernel of a plan, compiled here: the same bits as the library
         compiled with that plan."""
-        self.use_kernels(paged=compile_shadow_kernel(spec))
+        stored = replace(spec.attention, dtype=self._attention.dtype)
+        self.use_kernels(paged=compile_shadow_kernel(replace(spec, attention=stored)))
 
     def use(self, implementation: AttentionImplementation) -> None:
         """From now on attend with `implementation`, in Python."""
-        attention = attention_spec(self._architecture)
         self.use_kernels(
-            paged=paged_slot(implementation.paged, attention),
+            paged=paged_slot(implementation.paged, self._attention),
             ragged=ragged_slot(implementation.ragged),
         )
 
     def observe(self, observe: Observer) -> None:
         """From now on attend densely, and show `observe` every chunk's queries, keys and values
         first."""
-        attention = attention_spec(self._architecture)
-        self.use_kernels(paged=observed_paged_slot(self._paged, observe, attention))
+        self.use_kernels(paged=observed_paged_slot(self._paged, observe, self._attention))
 
     def current(self) -> Callable[[], None]:
         """A function that brings back what it attends with now."""
@@ -103,7 +106,7 @@ class OpenModel:
 
     def _dense_kernels(self) -> tuple[SlotFunction, SlotFunction]:
         target = resolve_target("host")
-        attention, features = attention_spec(self._architecture), cpu_features(target)
+        attention, features = self._attention, cpu_features(target)
         module = build_kernels(
             {
                 "paged": dense_paged_prefill(attention, features),

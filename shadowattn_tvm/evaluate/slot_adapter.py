@@ -85,7 +85,7 @@ def ragged_slot(attend: Attend) -> SlotFunction:
     ) -> None:
         assert causal == 1, "a chunk sees itself causally"
         queries, keys = _one_sequence(q, q_indptr), _one_sequence(k, kv_indptr)
-        _store(attend(int(sm_scale), queries, keys, _view(v)), output, lse)
+        _store(attend(int(sm_scale), queries, keys, _float32(_view(v))), output, lse)
 
     return call
 
@@ -108,15 +108,20 @@ def _chunk(
     k, v = sequence_pages(
         attention, _view(pages), _view(page_values)[first:end], int(_view(length_info)[0])
     )
-    return queries, k.astype(np.float32, copy=False), v.astype(np.float32, copy=False)
+    return queries, _float32(k), _float32(v)
 
 
 def _one_sequence(rows: Any, indptr: Any) -> Floats:
     """All `rows`, which must be of one sequence."""
-    view: Floats = _view(rows)
+    view = _float32(_view(rows))
     bounds = _view(indptr).tolist()
     assert bounds == [0, len(view)], f"expected one sequence of {len(view)} rows, got {bounds}"
     return view
+
+
+def _float32(array: NDArray[Any]) -> Floats:
+    """What was stored, in float32: the same memory if it is."""
+    return array.astype(np.float32, copy=False)
 
 
 def _view(tensor: Any) -> NDArray[Any]:
@@ -129,4 +134,4 @@ def _store(state: AttentionState, output: Any, lse: Any) -> None:
     for name, result, tensor in zip(("output", "lse"), state, (output, lse), strict=True):
         shape = tuple(int(extent) for extent in tensor.shape)
         assert result.shape == shape, f"{name}: expected {shape}, got {result.shape}"
-        tensor.copyfrom(np.ascontiguousarray(result, dtype=np.float32))
+        tensor.copyfrom(np.ascontiguousarray(result, dtype=str(tensor.dtype)))

@@ -11,6 +11,7 @@ from tir_kernels.spec import ShadowSpec
 
 from ..calibrate import UNIFORM_DENSE_LAYERS
 from ..compiler.kernel_parameters import attention_spec, shadow_spec
+from ..config.chat_config import model_dtype
 from ..plan import BucketGrid, Pilot, Plan
 from .baselines import BlockSparse, NpuFull, SparseFloat
 from .sweep_cache import digest_of
@@ -214,7 +215,9 @@ _NPU_NOTE = (
 def _plan_point(
     context: SweepContext, label: str, plan: Plan, value: float | None = None
 ) -> SweepPoint:
-    return plan_point(label, plan, context.directory.architecture, value)
+    directory = context.directory
+    dtype = model_dtype(directory.quantization)
+    return plan_point(label, plan, directory.architecture, value, dtype)
 
 
 def _spec(context: SweepContext) -> ShadowSpec:

@@ -10,6 +10,7 @@ from tir_kernels.spec import ShadowSpec
 from ..compiler.cache import source_hash
 from ..compiler.kernel_parameters import shadow_spec
 from ..config.architecture import LlamaConfig
+from ..config.chat_config import ModelDtype
 from ..corpora import Window
 from ..plan import Plan, plan_hash
 from .attention import AttentionImplementation
@@ -61,10 +62,15 @@ def dense_point(spec: ShadowSpec, label: str = "dense") -> SweepPoint:
 
 
 def plan_point(
-    label: str, plan: Plan, architecture: LlamaConfig, value: float | None = None
+    label: str,
+    plan: Plan,
+    architecture: LlamaConfig,
+    value: float | None = None,
+    dtype: ModelDtype = "float32",
 ) -> SweepPoint:
-    """A plan, attended with its compiled kernel. Raises `PlanError` if it is for another model."""
-    spec = shadow_spec(plan, architecture)
+    """A plan, attended with its compiled kernel, for a KV cache of `dtype`. Raises `PlanError` for
+    one of another model."""
+    spec = shadow_spec(plan, architecture, dtype)
     return SweepPoint(
         label,
         digest_of("plan", spec),

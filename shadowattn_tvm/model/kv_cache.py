@@ -10,17 +10,20 @@ from tvm import relax, tirx
 from tvm.relax.frontend.nn.llm.kv_cache import PagedKVCache, RopeMode, TIRPagedKVCache
 
 from ..config.architecture import LlamaConfig
+from ..config.chat_config import ModelDtype
 
 
 def create_paged_kv_cache(
     config: LlamaConfig,
+    dtype: ModelDtype,
     max_batch_size: tirx.Var,
     max_total_seq_len: tirx.Var,
     prefill_chunk_size: tirx.Var,
     page_size: tirx.Var,
     support_sliding_window: tirx.Var,
 ) -> PagedKVCache:
-    """Emit the creation call for the current target; the sizes are run-time values."""
+    """Emit the creation call for the current target, keys and values of `dtype`; the sizes are
+    run-time values."""
     return TIRPagedKVCache(
         attn_kind="mha",
         max_batch_size=max_batch_size,
@@ -43,6 +46,6 @@ def create_paged_kv_cache(
         rope_ext_factors=relax.prim_value(0),  # the runtime's "none"
         rotary_dim=config.head_dim,
         enable_disaggregation=False,
-        dtype="float32",
+        dtype=dtype,
         target=tvm.target.Target.current(allow_none=False),
     )

@@ -16,6 +16,7 @@ from tvm.relax.frontend.nn.llm.kv_cache import PagedKVCache
 from ..config.architecture import LlamaConfig
 from .kv_cache import create_paged_kv_cache
 from .layers import LayerFactory
+from .quantized import LOGITS_DTYPE
 from .rows import take_rows
 
 
@@ -29,7 +30,10 @@ class LlamaFFN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = op.split(self.gate_up_proj(x), 2, axis=-1)
-        return self.down_proj(op.silu(gate) * up)
+        if x.dtype == "float32":
+            return self.down_proj(op.silu(gate) * up)
+        activated = op.silu(gate.astype("float32")) * up.astype("float32")  # rounded only once
+        return self.down_proj(activated.astype(x.dtype))
 
 
 class LlamaAttention(nn.Module):
@@ -62,10 +66,8 @@ class LlamaDecoderLayer(nn.Module):
         super().__init__()
         self.self_attn = LlamaAttention(config, layers)
         self.mlp = LlamaFFN(config, layers)
-        self.input_layernorm = nn.RMSNorm(config.hidden_size, -1, config.rms_norm_eps, bias=False)
-        self.post_attention_layernorm = nn.RMSNorm(
-            config.hidden_size, -1, config.rms_norm_eps, bias=False
-        )
+        self.input_layernorm = layers.norm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = layers.norm(config.hidden_size, config.rms_norm_eps)
 
     def forward(self, x: Tensor, paged_kv_cache: PagedKVCache, layer_id: int) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), paged_kv_cache, layer_id)
@@ -79,7 +81,7 @@ class LlamaModel(nn.Module):
         self.layers = nn.ModuleList(
             [LlamaDecoderLayer(config, layers) for _ in range(config.num_hidden_layers)]
         )
-        self.norm = nn.RMSNorm(config.hidden_size, -1, config.rms_norm_eps, bias=False)
+        self.norm = layers.norm(config.hidden_size, config.rms_norm_eps)
 
     def forward(self, x: Tensor, paged_kv_cache: PagedKVCache) -> Tensor:
         for layer_id, layer in enumerate(self.layers):
@@ -93,9 +95,12 @@ class LlamaForCausalLM(nn.Module):
     def __init__(self, config: LlamaConfig, layers: LayerFactory) -> None:
         super().__init__()
         self.config = config
+        self.dtype = layers.dtype
         self.model = LlamaModel(config, layers)
         if not config.tie_word_embeddings:
-            self.lm_head = layers.linear(config.hidden_size, config.vocab_size)
+            self.lm_head = layers.linear(
+                config.hidden_size, config.vocab_size, out_dtype=LOGITS_DTYPE
+            )
 
     def embed(self, input_ids: Tensor) -> Tensor:
         return self.model.embed_tokens(input_ids)
@@ -157,6 +162,7 @@ class LlamaForCausalLM(nn.Module):
     ) -> PagedKVCache:
         return create_paged_kv_cache(
             self.config,
+            self.dtype,
             max_batch_size,
             max_total_seq_len,
             prefill_chunk_size,
@@ -167,14 +173,14 @@ class LlamaForCausalLM(nn.Module):
     def get_default_spec(self) -> nn.spec.ModuleSpec:
         """Shapes of every exported function; batch 1 functions take (1, seq_len, hidden)."""
         hidden = self.config.hidden_size
-        embeds = nn.spec.Tensor([1, "seq_len", hidden], "float32")
-        one_embed = nn.spec.Tensor([1, 1, hidden], "float32")
-        batch_embeds = nn.spec.Tensor(["batch_size", 1, hidden], "float32")
+        embeds = nn.spec.Tensor([1, "seq_len", hidden], self.dtype)
+        one_embed = nn.spec.Tensor([1, 1, hidden], self.dtype)
+        batch_embeds = nn.spec.Tensor(["batch_size", 1, hidden], self.dtype)
         positions = nn.spec.Tensor(["batch_size"], "int32")
         cache = nn.spec.Object(object_type=PagedKVCache)
         functions: dict[str, dict[str, Any]] = {
             "embed": {"input_ids": nn.spec.Tensor(["seq_len"], "int32")},
-            "get_logits": {"hidden_states": nn.spec.Tensor(["seq_len", hidden], "float32")},
+            "get_logits": {"hidden_states": nn.spec.Tensor(["seq_len", hidden], self.dtype)},
             "prefill": {"input_embed": embeds, "paged_kv_cache": cache},
             "decode": {"input_embed": one_embed, "paged_kv_cache": cache},
             "prefill_to_last_hidden_states": {"input_embed": embeds, "paged_kv_cache": cache},
@@ -189,7 +195,7 @@ class LlamaForCausalLM(nn.Module):
         }
         without_parameters: dict[str, dict[str, Any]] = {
             "batch_select_last_hidden_states": {
-                "hidden_states": nn.spec.Tensor(["seq_len", hidden], "float32"),
+                "hidden_states": nn.spec.Tensor(["seq_len", hidden], self.dtype),
                 "logit_positions": positions,
             },
             "create_tir_paged_kv_cache": {

@@ -13,14 +13,19 @@ from tvm.relax.frontend.nn import Tensor, op
 
 from tir_kernels.constants import QUANT_GROUP, QUANT_PER_WORD, QUANT_ZERO_POINT
 
+from ..config.chat_config import ModelDtype
 from .rows import take_rows
+
+LOGITS_DTYPE = "float32"
+"""Whatever the model's: the engine and sampling expect it."""
 
 _BITS = 32 // QUANT_PER_WORD
 _NIBBLE_MASK = (1 << _BITS) - 1
 
 
 def dequantize(q_weight: Tensor, q_scale: Tensor) -> Tensor:
-    """q_weight (N, K/8) uint32, q_scale (N, K/32) float32 -> (N, K) float32 (MLC's q4f32_1)."""
+    """q_weight (N, K/8) uint32, q_scale (N, K/32) -> (N, K), in the dtype of the scales (MLC's
+    q4f32_1 and q4f16_1)."""
 
     def compute(words: te.Tensor, scales: te.Tensor) -> te.Tensor:
         rows, num_words = words.shape
@@ -29,7 +34,7 @@ def dequantize(q_weight: Tensor, q_scale: Tensor) -> Tensor:
             word = words[n, k // QUANT_PER_WORD]
             shift = ((k % QUANT_PER_WORD) * _BITS).astype("uint32")
             nibble = tirx.bitwise_and(word >> shift, tirx.const(_NIBBLE_MASK, "uint32"))
-            centred = nibble.astype("float32") - tirx.const(float(QUANT_ZERO_POINT), "float32")
+            centred = nibble.astype(scales.dtype) - tirx.const(QUANT_ZERO_POINT, scales.dtype)
             return centred * scales[n, k // QUANT_GROUP]
 
         return te.compute((rows, num_words * QUANT_PER_WORD), element, name="dequantize")
@@ -38,30 +43,41 @@ def dequantize(q_weight: Tensor, q_scale: Tensor) -> Tensor:
 
 
 class GroupQuantizedLinear(nn.Module):
-    """`y = x @ dequantize(q_weight, q_scale).T`, plus a float32 vector if `bias`."""
+    """`y = x @ dequantize(q_weight, q_scale).T`, plus a vector if `bias`; see
+    `layers.LayerFactory`."""
 
-    def __init__(self, in_features: int, out_features: int, *, bias: bool = False) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = False,
+        dtype: ModelDtype = "float32",
+        out_dtype: str | None = None,
+    ) -> None:
         super().__init__()
         self.q_weight = nn.Parameter((out_features, in_features // QUANT_PER_WORD), "uint32")
-        self.q_scale = nn.Parameter((out_features, in_features // QUANT_GROUP), "float32")
-        self.bias = nn.Parameter((out_features,), "float32") if bias else None
+        self.q_scale = nn.Parameter((out_features, in_features // QUANT_GROUP), dtype)
+        self.bias = nn.Parameter((out_features,), out_dtype or dtype) if bias else None
+        self.out_dtype = out_dtype
 
     def forward(self, x: Tensor) -> Tensor:
         weight = op.permute_dims(dequantize(self.q_weight, self.q_scale))
-        product = op.matmul(x, weight)
+        product = op.matmul(x, weight, out_dtype=self.out_dtype)
         return product if self.bias is None else op.add(product, self.bias)
 
 
 class GroupQuantizedEmbedding(nn.Module):
     """Rows of a quantized table, and the tied output projection over the same table."""
 
-    def __init__(self, num_rows: int, width: int) -> None:
+    def __init__(self, num_rows: int, width: int, *, dtype: ModelDtype = "float32") -> None:
         super().__init__()
         self.q_weight = nn.Parameter((num_rows, width // QUANT_PER_WORD), "uint32")
-        self.q_scale = nn.Parameter((num_rows, width // QUANT_GROUP), "float32")
+        self.q_scale = nn.Parameter((num_rows, width // QUANT_GROUP), dtype)
 
     def forward(self, ids: Tensor) -> Tensor:
         return take_rows(dequantize(self.q_weight, self.q_scale), ids)
 
     def lm_head_forward(self, x: Tensor) -> Tensor:
-        return op.matmul(x, op.permute_dims(dequantize(self.q_weight, self.q_scale)))
+        weight = op.permute_dims(dequantize(self.q_weight, self.q_scale))
+        return op.matmul(x, weight, out_dtype=LOGITS_DTYPE)

@@ -19,11 +19,15 @@ from tir_kernels.logits import (
 class AttachEngineFunctions:
     """Add `softmax_with_temperature`, `apply_logit_bias_inplace`, `apply_penalty_inplace`,
     `apply_bitmask_inplace` and `alloc_embedding_tensor`: on CPU targets, what MLC adds itself.
+    The buffer is of `dtype`, the model's; logits are float32.
     (Its sampling functions exist for GPU targets only; on a CPU its engine samples in C++.)
     """
 
-    def __init__(self, features: CpuFeatures, prefill_chunk_size: int, hidden_size: int) -> None:
+    def __init__(
+        self, features: CpuFeatures, prefill_chunk_size: int, hidden_size: int, dtype: str
+    ) -> None:
         self.features = features
+        self.dtype = dtype
         self.prefill_chunk_size = prefill_chunk_size
         self.hidden_size = hidden_size
 
@@ -35,7 +39,7 @@ class AttachEngineFunctions:
         with builder.function("alloc_embedding_tensor", []):
             shape = relax.ShapeExpr([self.prefill_chunk_size, self.hidden_size])
             tensor = relax.op.builtin.alloc_tensor(
-                shape, relax.DataTypeImm("float32"), runtime_device_index=0
+                shape, relax.DataTypeImm(self.dtype), runtime_device_index=0
             )
             builder.emit_func_output(builder.emit(tensor))
         module = builder.finalize()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import tvm
 from tvm import relax, tirx
 from tvm.ir import Op
@@ -12,15 +14,24 @@ from tir_kernels.features import CpuFeatures
 from tir_kernels.linear.matmul import embedding, linear, linear_decode
 from tir_kernels.spec import LinearSpec
 
+from ..config.chat_config import Quantization
+
 _DEQUANTIZE = "dequantize"
+
+_PLAIN: dict[str, Quantization] = {"float32": "q0f32", "float16": "q0f16"}
+"""By the dtype of a weight."""
+
+_QUANTIZED: dict[str, Quantization] = {"float32": "q4f32_1", "float16": "q4f16_1"}
+"""By the dtype of 4-bit weights' scales."""
 
 
 @tvm.transform.module_pass(opt_level=0, name="DispatchLinear")
 class DispatchLinear:
     """Rewrite `matmul(x, permute_dims(w))` and `take(dequantize(w), ids)` to call our kernels.
 
-    `w` is a float32 (N, K) tensor, or `call_tir(dequantize*, (q_weight, q_scale))` as MLC spells
-    q4f32_1; `x` is (..., K) float32. One row known at compile time gets the GEMV kernel, anything
+    `w` is a (N, K) tensor, float32 or float16, or `call_tir(dequantize*, (q_weight, q_scale))` as
+    MLC spells q4f32_1 and q4f16_1; `x` is (..., K) of the same dtype, and the product of that dtype
+    or float32. One row known at compile time gets the GEMV kernel, anything
     else the kernel that chooses at run time. Products of other shapes or dtypes stay as they are.
 
     Precondition: before `LegalizeOps` and `FuseOps`.
@@ -61,11 +72,16 @@ class _Rewriter(PyExprMutator):
     def _rewrite_matmul(self, call: relax.Call) -> relax.Expr:
         x, transposed = call.args
         weight = self._transposed_weight(transposed)
-        if weight is None or x.ty.dtype.dtype != "float32" or call.ty.dtype.dtype != "float32":
+        if weight is None:
             return call
         operands = self._dequantize_operands(weight)
-        spec = _linear_spec(operands[0] if operands else weight, quantized=operands is not None)
-        if spec is None:
+        spec = _quantized_spec(operands) if operands else _plain_spec(weight)
+        if spec is None or x.ty.dtype.dtype != spec.dtype:
+            return call
+        output_dtype = str(call.ty.dtype.dtype)
+        if output_dtype != spec.dtype:
+            spec = replace(spec, float32_output=True)
+        if output_dtype != spec.output_dtype:
             return call
         leading = list(x.ty.shape.values)[:-1]
         rows = _product(leading)
@@ -76,7 +92,7 @@ class _Rewriter(PyExprMutator):
             relax.call_tir(
                 kernel,
                 [flat, *(operands or [weight])],
-                out_ty=relax.TensorType((rows, spec.out_features), "float32"),
+                out_ty=relax.TensorType((rows, spec.out_features), spec.output_dtype),
             )
         )
         return relax.op.reshape(product, (*leading, spec.out_features))
@@ -86,8 +102,8 @@ class _Rewriter(PyExprMutator):
         operands = self._dequantize_operands(table)
         if operands is None or int(call.attrs.axis) != 0 or len(ids.ty.shape) != 1:
             return call
-        spec = _linear_spec(operands[0], quantized=True)
-        if spec is None:
+        spec = _quantized_spec(operands)
+        if spec is None or call.ty.dtype.dtype != spec.dtype:
             return call
         return relax.call_tir(self._kernel("embedding", spec), [ids, *operands], out_ty=call.ty)
 
@@ -100,7 +116,7 @@ class _Rewriter(PyExprMutator):
         static = weight.ty.ndim == 2 and all(
             isinstance(extent, tirx.IntImm) for extent in weight.ty.shape.values
         )
-        return weight if static and weight.ty.dtype.dtype == "float32" else None
+        return weight if static else None
 
     def _dequantize_operands(self, weight: relax.Expr) -> list[relax.Expr] | None:
         """`[q_weight, q_scale]` if `weight` is bound to a call of a `dequantize` PrimFunc."""
@@ -116,6 +132,8 @@ class _Rewriter(PyExprMutator):
         if (kind, spec) not in self.kernels:
             factory = {"linear": linear, "linear_decode": linear_decode, "embedding": embedding}
             name = f"{kind}_{spec.quantization}_{spec.out_features}x{spec.in_features}"
+            if spec.float32_output:
+                name += "_to_float32"
             kernel = factory[kind](spec, self.features).with_attr(
                 {"global_symbol": name, "tirx.is_scheduled": True}
             )
@@ -123,13 +141,19 @@ class _Rewriter(PyExprMutator):
         return self.kernels[kind, spec]
 
 
-def _linear_spec(weight: relax.Expr, *, quantized: bool) -> LinearSpec | None:
+def _plain_spec(weight: relax.Expr) -> LinearSpec | None:
+    quantization = _PLAIN.get(str(weight.ty.dtype.dtype))
     rows, columns = (int(extent) for extent in weight.ty.shape.values)
-    if not quantized:
-        return LinearSpec(rows, columns)
-    if weight.ty.dtype.dtype != "uint32":
+    return LinearSpec(rows, columns, quantization) if quantization else None
+
+
+def _quantized_spec(operands: list[relax.Expr]) -> LinearSpec | None:
+    words, scales = operands
+    quantization = _QUANTIZED.get(str(scales.ty.dtype.dtype))
+    if quantization is None or words.ty.dtype.dtype != "uint32":
         return None
-    return LinearSpec(rows, columns * QUANT_PER_WORD, "q4f32_1")
+    rows, columns = (int(extent) for extent in words.ty.shape.values)
+    return LinearSpec(rows, columns * QUANT_PER_WORD, quantization)
 
 
 def _product(extents: list[tirx.Expr]) -> tirx.Expr:

@@ -124,7 +124,12 @@ def _attach_engine_functions(options: PipelineOptions) -> list[tvm.transform.Pas
         "batch_size": options.max_batch_size,
     }
     return [
-        AttachEngineFunctions(options.features, options.prefill_chunk_size, options.hidden_size),
+        AttachEngineFunctions(
+            options.features,
+            options.prefill_chunk_size,
+            options.hidden_size,
+            options.attention.dtype,
+        ),
         AttachBounds(bounds),
     ]
 

@@ -2,13 +2,14 @@
 
 from .document import Tuning, TuningRow, save_tuning
 from .measure import Rpc
-from .run import TuneSettings, select_workloads, tune
+from .run import TuneSettings, require_tunable, select_workloads, tune
 
 __all__ = [
     "Rpc",
     "TuneSettings",
     "Tuning",
     "TuningRow",
+    "require_tunable",
     "save_tuning",
     "select_workloads",
     "tune",

@@ -17,6 +17,7 @@ from tir_kernels.tuning.workloads import GemmWorkload, Tile, Workload
 
 from ..compiler.tuning import best_tile, target_folder
 from ..compiler.tuning_database import read_database
+from ..config.chat_config import Quantization, model_dtype
 from ..errors import ConfigError, OutputError
 from .document import TuningRow
 from .measure import Measurement, Rpc, require_device
@@ -61,6 +62,15 @@ class TuneSettings:
     rpc: Rpc | None = None
     repeats: int = 20
     min_repeat_ms: int = 2
+
+
+def require_tunable(quantization: Quantization) -> None:
+    """Raise `ConfigError` for a model in whose dtype nothing is measured."""
+    if model_dtype(quantization) != "float32":
+        raise ConfigError(
+            f"expected a model in q0f32 or q4f32_1, in whose dtype tiles are measured, got "
+            f"{quantization}; convert the checkpoint to one of them"
+        )
 
 
 def select_workloads(workloads: Sequence[Workload], kinds: Sequence[str]) -> tuple[Workload, ...]:

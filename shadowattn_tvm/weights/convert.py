@@ -18,7 +18,9 @@ from ..config.chat_config import (
     CHAT_CONFIG_FILE,
     QUANTIZATIONS,
     ChatConfig,
+    ModelDtype,
     Quantization,
+    model_dtype,
 )
 from ..config.conversation import conversation, recognize_template
 from ..config.documents import read_json_object, read_text, validated
@@ -27,7 +29,7 @@ from .checkpoint import Checkpoint, check_tensors, expected_shapes, sources
 from .gguf_checkpoint import GgufCheckpoint
 from .group_quantize import quantize_q4
 from .hf_checkpoint import TOKENIZER_FILES, HuggingFaceCheckpoint
-from .layout import ITEM_BYTES, float_shapes, parameter_layout, quantized_names
+from .layout import float_shapes, parameter_layout, quantized_names
 from .model_directory import ModelDirectory, is_model_directory, open_model_directory
 from .shard_writer import ShardWriter, count_elements
 from .tensor_cache import TENSOR_CACHE_FILE
@@ -37,8 +39,8 @@ DEFAULT_PREFILL_CHUNK_TOKENS = 256
 """Queries attend densely within their chunk and sparsely to what is older: a long chunk would leave
 nothing to save, a short one starves the matrix multiplications."""
 
-_BLOCK_BYTES = 8 << 20
-"""Weights in flight, as float32: small beside any model, large beside the cost of a call."""
+_BLOCK_WEIGHTS = 2 << 20
+"""Weights in flight, 8 MiB of float32: small beside any model, large beside the cost of a call."""
 
 Progress = Callable[[int, int], None]
 """Called with (weights done, weights in all), counted before quantization."""
@@ -59,7 +61,7 @@ def convert_weight(
     Parameters
     ----------
     source : a .gguf file, or a Hugging Face directory (config.json, *.safetensors, tokenizer).
-    quantization : "q0f32" or "q4f32_1".
+    quantization : one of `QUANTIZATIONS`.
     output : directory to make. One that exists is replaced if it is a model directory (files that
         are not a model's, such as compiled libraries, are kept), else it must be empty.
     progress : see `Progress`.
@@ -124,7 +126,7 @@ def _write_parameters(
     folder: Path,
     progress: Progress | None,
 ) -> None:
-    layout = parameter_layout(architecture, quantization)
+    layout, dtype = parameter_layout(architecture, quantization), model_dtype(quantization)
     names = float_shapes(architecture)
     rows = {name: shape[0] for name, shape in expected_shapes(architecture).items()}
     total = count_elements(names.values())
@@ -142,27 +144,29 @@ def _write_parameters(
         for name, shape in names.items():
             step = _block_rows(prod(shape[1:]), architecture.head_dim)
             parts = {source: rows[source] for source in sources(name)}
-            blocks = counted(_blocks(checkpoint, parts, step))
+            blocks = counted(_blocks(checkpoint, parts, step, dtype))
             if name in layout:
                 writer.add(name, layout[name], blocks)
                 continue
             weight_name, scale_name = quantized_names(name)
-            scales: list[NDArray[np.float32]] = []
-            writer.add(weight_name, layout[weight_name], _quantized(blocks, scales))
+            scales: list[NDArray[np.floating]] = []
+            writer.add(weight_name, layout[weight_name], _quantized(blocks, scales, dtype))
             writer.add(scale_name, layout[scale_name], scales)
         writer.finish(total)
 
 
 def _block_rows(row_size: int, head_dim: int) -> int:
     """Rows to a block: whole heads, at least one."""
-    heads = _BLOCK_BYTES // (row_size * ITEM_BYTES * head_dim)
+    heads = _BLOCK_WEIGHTS // (row_size * head_dim)
     return max(1, heads) * head_dim
 
 
 def _blocks(
-    checkpoint: Checkpoint, parts: Mapping[str, int], step: int
+    checkpoint: Checkpoint, parts: Mapping[str, int], step: int, dtype: ModelDtype
 ) -> Iterator[NDArray[np.float32]]:
-    """The rows of the checkpoint's tensors `parts` (name: rows), one after another, in blocks."""
+    """The rows of the checkpoint's tensors `parts` (name: rows), one after another, in blocks; not
+    yet rounded to `dtype`, but within its range."""
+    largest = np.finfo(dtype).max
     for name, num_rows in parts.items():
         for start in range(0, num_rows, step):
             block = checkpoint.read_rows(name, start, min(start + step, num_rows))
@@ -173,15 +177,21 @@ def _blocks(
                     f"or infinite ones in rows {start} to {start + len(block) - 1}; the checkpoint "
                     "is damaged"
                 )
+            beyond = np.abs(block).max(initial=0.0)
+            if beyond > largest:
+                raise WeightsError(
+                    f"tensor {name}: expected weights within {dtype}'s {largest:.0f}, got one of "
+                    f"magnitude {beyond:.6g}; use a float32 quantization"
+                )
             yield block
 
 
 def _quantized(
-    blocks: Iterable[NDArray[np.float32]], scales: list[NDArray[np.float32]]
+    blocks: Iterable[NDArray[np.float32]], scales: list[NDArray[np.floating]], dtype: ModelDtype
 ) -> Iterator[NDArray[np.uint32]]:
     """Quantized blocks; their scales, an eighth of the size, are gathered in `scales`."""
     for block in blocks:
-        codes, block_scales = quantize_q4(block)
+        codes, block_scales = quantize_q4(block, dtype)
         scales.append(block_scales)
         yield codes
 

@@ -1,4 +1,4 @@
-"""MLC's q4f32_1 back to float32, for those who multiply plain matrices."""
+"""MLC's 4-bit weights back to float32, for those who multiply plain matrices."""
 
 from __future__ import annotations
 

@@ -10,11 +10,12 @@ from typing import Literal
 from tir_kernels.constants import QUANT_GROUP, QUANT_PER_WORD
 
 from ..config.architecture import LlamaConfig
-from ..config.chat_config import Quantization
+from ..config.chat_config import Quantization, is_quantized, model_dtype
 from ..errors import ConfigError
 
-ITEM_BYTES = 4
-"""Both dtypes below are four bytes wide."""
+StoredDtype = Literal["float32", "float16", "uint32"]
+
+ITEM_BYTES: dict[StoredDtype, int] = {"float32": 4, "float16": 2, "uint32": 4}
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,11 @@ class ParameterInfo:
     """One parameter as stored: shape (row-major) and dtype."""
 
     shape: tuple[int, ...]
-    dtype: Literal["float32", "uint32"]
+    dtype: StoredDtype
 
     @property
     def num_bytes(self) -> int:
-        return prod(self.shape) * ITEM_BYTES
+        return prod(self.shape) * ITEM_BYTES[self.dtype]
 
 
 def float_shapes(architecture: LlamaConfig) -> dict[str, tuple[int, ...]]:
@@ -60,8 +61,8 @@ def parameter_layout(
     """Name, shape and dtype of every stored parameter, in MLC's order.
 
     With q4f32_1 every matrix (N, K) becomes `q_weight` (N, K / 8) uint32 and `q_scale` (N, K / 32)
-    float32; the vectors of norms and biases stay float32. Raises `ConfigError` if K is not a
-    multiple of 32.
+    float32; the vectors of norms and biases stay float32. With q0f16 and q4f16_1, all that would be
+    float32 is float16. Raises `ConfigError` if K is not a multiple of 32.
     """
     return {
         name: info
@@ -79,15 +80,16 @@ def quantized_names(name: str) -> tuple[str, str]:
 def _stored(
     name: str, shape: tuple[int, ...], quantization: Quantization
 ) -> Iterator[tuple[str, ParameterInfo]]:
-    if quantization == "q0f32" or len(shape) == 1:
-        yield name, ParameterInfo(shape, "float32")
+    dtype = model_dtype(quantization)
+    if not is_quantized(quantization) or len(shape) == 1:
+        yield name, ParameterInfo(shape, dtype)
         return
     rows, columns = shape
     if columns % QUANT_GROUP != 0:
         raise ConfigError(
             f"{name}: {quantization} needs rows of a multiple of {QUANT_GROUP} weights, got "
-            f"{columns}; use q0f32 for this model"
+            f"{columns}; use {quantization.replace('q4', 'q0').removesuffix('_1')} for this model"
         )
     weight_name, scale_name = quantized_names(name)
     yield weight_name, ParameterInfo((rows, columns // QUANT_PER_WORD), "uint32")
-    yield scale_name, ParameterInfo((rows, columns // QUANT_GROUP), "float32")
+    yield scale_name, ParameterInfo((rows, columns // QUANT_GROUP), dtype)

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from ..config.chat_config import is_plain_file_name
 from ..config.documents import read_json_object, validated
 from ..errors import WeightsError
+from .layout import ITEM_BYTES, StoredDtype
 
 TENSOR_CACHE_FILE = "tensor-cache.json"
 """The index's name in a model directory."""
@@ -28,7 +29,6 @@ TENSOR_CACHE_FILE = "tensor-cache.json"
 Size = Annotated[int, Field(ge=0, le=1 << 62)]
 
 _BF16_BYTES = 2
-_ITEM_BYTES = {"float32": 4, "uint32": 4}
 _READ_BYTES = 1 << 20
 
 
@@ -40,14 +40,14 @@ class TensorRecord(BaseModel):
 
     name: str
     shape: Annotated[tuple[Size, ...], Field(strict=False)]
-    dtype: Literal["float32", "uint32"]
+    dtype: StoredDtype
     format: Literal["raw", "f32-to-bf16"]
     nbytes: Size
     byte_offset: Size = Field(alias="byteOffset")
 
     @model_validator(mode="after")
     def _size_fits_shape(self) -> Self:
-        item_bytes = _BF16_BYTES if self.is_bf16 else _ITEM_BYTES[self.dtype]
+        item_bytes = _BF16_BYTES if self.is_bf16 else ITEM_BYTES[self.dtype]
         expected = prod(self.shape) * item_bytes
         if self.nbytes != expected:
             raise ValueError(f"{self.name}: expected {expected} bytes, got {self.nbytes}")

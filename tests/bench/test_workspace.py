@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,5 @@ def test_kv_cache_by_hand() -> None:
     # 2 layers, 3 pages of 16 tokens, keys and values of 2 heads of 64 float32
     assert (SMALL.num_kv_heads, SMALL.head_dim, SMALL.page_size) == (2, 64, 16)
     assert kv_cache_bytes(SMALL, 2, 33) == 2 * 3 * 2 * 2 * 16 * 64 * 4
+    half = replace(SMALL, dtype="float16")
+    assert kv_cache_bytes(half, 2, 33) == 2 * 3 * 2 * 2 * 16 * 64 * 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from shadowattn_tvm.config import LlamaConfig
+from shadowattn_tvm.config import LlamaConfig, Quantization
 from shadowattn_tvm.config.chat_config import CHAT_CONFIG_FILE, ChatConfig
 from shadowattn_tvm.config.conversation import Conversation
 from shadowattn_tvm.weights import ModelDirectory, open_model_directory, parameter_layout
@@ -56,19 +57,27 @@ def tiny_parameters(config: LlamaConfig) -> dict[str, NDArray[np.float32]]:
     }
 
 
-def write_tiny_model(folder: Path, config: LlamaConfig, **conversation: Any) -> ModelDirectory:
-    """A q0f32 model directory with a tokenizer that knows the 256 bytes."""
+def write_tiny_model(
+    folder: Path,
+    config: LlamaConfig,
+    *,
+    parameters: Mapping[str, NDArray[Any]] | None = None,
+    quantization: Quantization = "q0f32",
+    **conversation: Any,
+) -> ModelDirectory:
+    """A model directory with a tokenizer that knows the 256 bytes; `parameters` as they are stored,
+    `tiny_parameters` by default."""
     with ShardWriter(folder) as writer:
-        parameters = tiny_parameters(config)
-        for name, info in parameter_layout(config, "q0f32").items():
-            writer.add(name, info, [parameters[name]])
+        stored = tiny_parameters(config) if parameters is None else parameters
+        for name, info in parameter_layout(config, quantization).items():
+            writer.add(name, info, [stored[name]])
         writer.finish(count_elements(float_shapes(config).values()))
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({byte: i for i, byte in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.save(str(folder / "tokenizer.json"))
     chat_config = ChatConfig(
-        quantization="q0f32",
+        quantization=quantization,
         architecture=config,
         vocab_size=config.vocab_size,
         context_window_size=config.context_window_size,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from shadowattn_tvm.compiler import model_workloads, resolve_target
 from shadowattn_tvm.plan import Plan, save_plan
 from shadowattn_tvm.weights import ModelDirectory
+from tests.calibrate.tiny_model import tiny_config, tiny_parameters, write_tiny_model
 from tests.plan.tiny_plan import shared_lists
 from tests.tune.databases import some_tiles, write_database
 
@@ -45,6 +47,17 @@ def test_mistakes_are_named(
     assert code == 2
     assert out == ""
     assert message in " ".join(err.split())
+    assert not (tmp_path / "logs").exists()
+
+
+def test_a_float16_model_is_refused(run: Run, tmp_path: Path) -> None:
+    stored = {name: w.astype(np.float16) for name, w in tiny_parameters(tiny_config()).items()}
+    model = tmp_path / "model"
+    model.mkdir()
+    write_tiny_model(model, tiny_config(), parameters=stored, quantization="q0f16")
+    code, _, err = run("tune", model, "-o", tmp_path / "logs")
+    assert code == 2
+    assert "expected a model in q0f32 or q4f32_1" in " ".join(err.split())
     assert not (tmp_path / "logs").exists()
 
 

@@ -9,7 +9,7 @@ import pytest
 import tvm
 from tvm import relax
 
-from shadowattn_tvm.config import LlamaConfig
+from shadowattn_tvm.config import QUANTIZATIONS, LlamaConfig
 from shadowattn_tvm.errors import ConfigError
 from shadowattn_tvm.model import export_model
 from shadowattn_tvm.weights import parameter_layout
@@ -26,7 +26,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("quantization", ["q0f32", "q4f32_1"])
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
 def test_parameters_are_those_the_weights_are_stored_by(
     variant: str, quantization: str, host_target: tvm.target.Target
@@ -43,5 +43,5 @@ def test_parameters_are_those_the_weights_are_stored_by(
 
 
 def test_an_unknown_quantization_lists_the_known(host_target: tvm.target.Target) -> None:
-    with pytest.raises(ConfigError, match=r"'q3f16_1'.*q0f32, q4f32_1"):
+    with pytest.raises(ConfigError, match=r"'q3f16_1'.*q0f32, q4f32_1, q0f16, q4f16_1"):
         export_model(tiny_config(), "q3f16_1", host_target)

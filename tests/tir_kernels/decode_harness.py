@@ -105,7 +105,10 @@ def shadowed_batch(
         page_ids = batch.page_values[batch.page_indptr[b] : batch.page_indptr[b + 1]]
         positions = (page_ids[:, None] * size + np.arange(size)).reshape(-1)[:length]
         shape = (length, spec.attention.num_kv_heads, spec.attention.head_dim)
-        k, v = (rng.standard_normal(shape, dtype=np.float32) for _ in range(2))
+        k, v = (
+            rng.standard_normal(shape, dtype=np.float32).astype(spec.attention.dtype)
+            for _ in range(2)
+        )
         twin.append(spec, layer, batch.pages, k, v, positions)
     return batch
 
@@ -122,7 +125,7 @@ def run_append(
 ) -> Array:
     """The pages afterwards; k, v (tokens, Hkv, D)."""
     wide = [
-        np.full((len(k), spec.attention.stored_heads, spec.attention.head_dim), np.nan, np.float32)
+        np.full((len(k), spec.attention.stored_heads, spec.attention.head_dim), np.nan, k.dtype)
         for _ in range(2)
     ]
     hkv = spec.attention.num_kv_heads
@@ -143,7 +146,7 @@ def run_sparse_decode(
     batch: PagedBatch,
     variant: str = "host",
 ) -> tuple[Array, Array]:
-    output, lse = nans(*q.shape), nans(*q.shape[:2])
+    output, lse = nans(*q.shape, dtype=q.dtype), nans(*q.shape[:2])
     decode_kernel("decode", spec, target, variant)(
         tensor(q),
         *batch.tensors(),
@@ -171,7 +174,7 @@ def run_lists(
     geometry = spec.attention
     num_pages = -(-len(k) // geometry.page_size)
     shape = (num_pages, 2, geometry.stored_heads, geometry.page_size, geometry.head_dim)
-    pages = np.full(shape, np.nan, np.float32)
+    pages = np.full(shape, np.nan, geometry.dtype)
     twin.append(spec, layer, pages, k, np.zeros_like(k), np.arange(len(k)))
     lists = filled((geometry.num_q_heads, len(k)), "int32", -77)
     counts = filled((geometry.num_q_heads,), "int32", -77)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -13,31 +14,47 @@ from tir_kernels.reference import rotary as twin
 from tir_kernels.rotary import Llama3Scaling, rotary_frequencies, split_rotary
 from tir_kernels.spec import AttentionSpec, SpecError
 
+from .dense_harness import HALF_UNIT
+
 LLAMA3 = Llama3Scaling(
     factor=32.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=8192
 )
 
 
 @pytest.mark.parametrize(
-    ("num_q", "num_kv", "head_dim"),
-    [(1, 1, 128), (9, 3, 64), (7, 1, 80), (8, 1, 256), (4, 2, 16)],
+    ("num_q", "num_kv", "head_dim", "dtype"),
+    [
+        (1, 1, 128, "float32"),
+        (9, 3, 64, "float32"),
+        (7, 1, 80, "float32"),
+        (8, 1, 256, "float32"),
+        (4, 2, 16, "float32"),
+        (9, 3, 64, "float16"),
+        (7, 1, 80, "float16"),
+    ],
 )
 def test_kernel_equals_twin(
-    num_q: int, num_kv: int, head_dim: int, host_target: tvm.target.Target
+    num_q: int,
+    num_kv: int,
+    head_dim: int,
+    dtype: Literal["float32", "float16"],
+    host_target: tvm.target.Target,
 ) -> None:
-    spec = AttentionSpec(num_q, num_kv, head_dim, head_dim**-0.5)
+    spec = AttentionSpec(num_q, num_kv, head_dim, head_dim**-0.5, dtype)
+    rtol = HALF_UNIT if dtype == "float16" else 0.0
     kernel = build_kernels({"rotary": split_rotary(spec, 100000.0, None)}, host_target)["rotary"]
     rng = np.random.default_rng(head_dim + num_q)
     for tokens in (0, 1, 5, 67):
-        qkv = rng.standard_normal((tokens, num_q + 2 * num_kv, head_dim), dtype=np.float32)
+        qkv_shape = (tokens, num_q + 2 * num_kv, head_dim)
+        qkv = rng.standard_normal(qkv_shape, dtype=np.float32).astype(dtype)
         positions = rng.integers(0, 8192, tokens).astype(np.int32)
         shapes = [(tokens, heads, head_dim) for heads in (num_q, num_kv, num_kv)]
-        outputs = [tvm.runtime.tensor(np.full(shape, np.nan, np.float32)) for shape in shapes]
+        outputs = [tvm.runtime.tensor(np.full(shape, np.nan, dtype)) for shape in shapes]
         kernel(tvm.runtime.tensor(qkv), tvm.runtime.tensor(positions), *outputs, 1)
         frequencies = rotary_frequencies(head_dim, 100000.0, None)
         expected = twin.split_rotary(qkv, positions, num_kv, frequencies)
         for got, want in zip(outputs, expected, strict=True):
-            np.testing.assert_allclose(got.numpy(), want, rtol=0, atol=2e-6)
+            np.testing.assert_allclose(got.numpy(), want, rtol=rtol, atol=2e-6)
 
 
 def test_without_rope_the_projection_is_only_split(host_target: tvm.target.Target) -> None:

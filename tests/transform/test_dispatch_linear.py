@@ -16,7 +16,9 @@ from tir_kernels.spec import LinearSpec
 N, K = 96, 64
 
 
-def product_module(rows: int | str, dtype: str = "float32") -> tvm.IRModule:
+def product_module(
+    rows: int | str, dtype: str = "float32", out_dtype: str | None = None
+) -> tvm.IRModule:
     """`y = x @ w.T` of a float weight, as `nn.Linear` spells it."""
     builder = relax.BlockBuilder()
     extent = tirx.Var(rows, "int64") if isinstance(rows, str) else rows
@@ -25,7 +27,7 @@ def product_module(rows: int | str, dtype: str = "float32") -> tvm.IRModule:
     with builder.function("main", [x, w]):
         with builder.dataflow():
             transposed = builder.emit(relax.op.permute_dims(w))
-            y = builder.emit_output(relax.op.matmul(x, transposed))
+            y = builder.emit_output(relax.op.matmul(x, transposed, out_dtype))
         builder.emit_func_output(y)
     return builder.finalize()
 
@@ -64,8 +66,18 @@ def test_a_float_product_calls_our_kernel(rows: int | str) -> None:
     assert names == [f"{'linear_decode' if rows == 1 else 'linear'}_q0f32_{N}x{K}"]
 
 
-def test_other_dtypes_stay_as_they_are() -> None:
-    before = product_module("tokens", dtype="float16")
+@pytest.mark.parametrize(("out_dtype", "suffix"), [(None, ""), ("float32", "_to_float32")])
+def test_a_float16_product_has_the_dtype_it_had(out_dtype: str | None, suffix: str) -> None:
+    before = product_module("tokens", "float16", out_dtype)
+    after = DispatchLinear(GENERIC)(before)
+    tvm.relax.analysis.well_formed(after)  # raises if not
+    assert kernel_names(after) == {f"linear_q0f16_{N}x{K}{suffix}"}
+    assert after["main"].ret_ty.dtype.dtype == (out_dtype or "float16")
+
+
+@pytest.mark.parametrize(("dtype", "out_dtype"), [("float64", None), ("float32", "float64")])
+def test_other_dtypes_stay_as_they_are(dtype: str, out_dtype: str | None) -> None:
+    before = product_module("tokens", dtype, out_dtype)
     tvm.ir.assert_structural_equal(DispatchLinear(GENERIC)(before), before)
 
 
@@ -94,3 +106,17 @@ def test_a_quantized_embedding_gathers_and_dequantizes_rows_only() -> None:
     after = DispatchLinear(GENERIC)(exported(GroupQuantizedEmbedding(N, K), spec))
     assert kernel_names(after) == {f"embedding_q4f32_1_{N}x{K}", f"linear_decode_q4f32_1_{N}x{K}"}
     tvm.relax.analysis.well_formed(after)  # raises if not
+
+
+def test_a_float16_table_gives_float16_rows_and_float32_logits() -> None:
+    spec = {
+        "forward": {"ids": nn.spec.Tensor(["tokens"], "int32")},
+        "lm_head_forward": {"x": nn.spec.Tensor([1, 1, K], "float16")},
+    }
+    module = exported(GroupQuantizedEmbedding(N, K, dtype="float16"), spec)
+    after = DispatchLinear(GENERIC)(module)
+    tvm.relax.analysis.well_formed(after)  # raises if not
+    assert kernel_names(after) == {
+        f"embedding_q4f16_1_{N}x{K}",
+        f"linear_decode_q4f16_1_{N}x{K}_to_float32",
+    }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gguf
 import ml_dtypes
@@ -18,7 +18,7 @@ import pytest
 import tvm
 from tvm.contrib import tvmjs
 
-from shadowattn_tvm.config import LlamaConfig
+from shadowattn_tvm.config import QUANTIZATIONS, LlamaConfig
 from shadowattn_tvm.weights import convert_weight, load_parameters, parameter_layout
 from shadowattn_tvm.weights.group_quantize import quantize_q4
 
@@ -79,7 +79,7 @@ def test_both_sources_agree(gguf_file: Path, hugging_face: Path, tmp_path: Path)
     assert one.chat_config.conv_template == other.chat_config.conv_template
 
 
-@pytest.mark.parametrize("quantization", ["q0f32", "q4f32_1"])
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
 def test_tvm_loads_the_same(quantization: str, gguf_file: Path, tmp_path: Path) -> None:
     directory = convert_weight(gguf_file, quantization, tmp_path / "out")
     loaded, metadata = tvmjs.load_tensor_cache(str(directory.path), tvm.cpu())
@@ -95,15 +95,20 @@ def test_tvm_loads_the_same(quantization: str, gguf_file: Path, tmp_path: Path) 
     assert metadata["BitsPerParam"] == pytest.approx(metadata["ParamBytes"] * 8 / weights)
 
 
-def test_quantized_parameters_are_those_of_the_float_ones(gguf_file: Path, tmp_path: Path) -> None:
-    directory = convert_weight(gguf_file, "q4f32_1", tmp_path / "out")
+@pytest.mark.parametrize(
+    ("quantization", "dtype"), [("q4f32_1", "float32"), ("q4f16_1", "float16")]
+)
+def test_quantized_parameters_are_those_of_the_float_ones(
+    quantization: str, dtype: Literal["float32", "float16"], gguf_file: Path, tmp_path: Path
+) -> None:
+    directory = convert_weight(gguf_file, quantization, tmp_path / "out")
     expected: dict[str, Any] = {}
     for name, values in expected_parameters(MODEL, WEIGHTS).items():
         if values.ndim == 1:
-            expected[name] = values
+            expected[name] = values.astype(dtype)
             continue
         stem = name.removesuffix(".weight")
-        expected[f"{stem}.q_weight"], expected[f"{stem}.q_scale"] = quantize_q4(values)
+        expected[f"{stem}.q_weight"], expected[f"{stem}.q_scale"] = quantize_q4(values, dtype)
     assert_equal(load_parameters(directory), expected)
 
 
@@ -128,7 +133,7 @@ def test_half_precision_widens_exactly(dtype: Any, tmp_path: Path) -> None:
 
 def test_a_parameter_of_several_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of one head each: every matrix crosses several borders, one leaves a rest."""
-    monkeypatch.setattr("shadowattn_tvm.weights.convert._BLOCK_BYTES", 1)
+    monkeypatch.setattr("shadowattn_tvm.weights.convert._BLOCK_WEIGHTS", 1)
     monkeypatch.setattr("shadowattn_tvm.weights.shard_writer.SHARD_BYTES", 20_000)
     model = Tiny(vocab=270)  # not a multiple of the head dim: the last block is shorter
     weights = model.weights(seed=2)

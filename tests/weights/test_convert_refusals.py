@@ -82,8 +82,8 @@ def test_every_bad_tensor_is_listed_at_once(tmp_path: Path) -> None:
 
 
 def test_unknown_quantization_lists_the_known(gguf_file: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'q4f16_1'; expected one of q0f32, q4f32_1"):
-        convert_weight(gguf_file, "q4f16_1", tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"'q3f16_1'; expected one of q0f32, q4f32_1, q0f16, "):
+        convert_weight(gguf_file, "q3f16_1", tmp_path / "out")
 
 
 def test_rows_that_cannot_be_grouped_are_refused(tmp_path: Path) -> None:
@@ -91,7 +91,19 @@ def test_rows_that_cannot_be_grouped_are_refused(tmp_path: Path) -> None:
     source = write_hugging_face(tmp_path / "in", model, model.weights())
     with pytest.raises(ConfigError, match=r"down_proj.weight: q4f32_1 needs .* got 80; use q0f32"):
         convert_weight(source, "q4f32_1", tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"down_proj.weight: q4f16_1 needs .* got 80; use q0f16"):
+        convert_weight(source, "q4f16_1", tmp_path / "out")
     convert_weight(source, "q0f32", tmp_path / "out")
+
+
+@pytest.mark.parametrize("quantization", ["q0f16", "q4f16_1"])
+def test_weights_beyond_float16_are_named(quantization: str, tmp_path: Path) -> None:
+    weights = {name: np.array(values) for name, values in WEIGHTS.items()}
+    weights["model.layers.1.mlp.down_proj.weight"][3, 5] = -7e4
+    source = write_hugging_face(tmp_path / "in", MODEL, weights)
+    with pytest.raises(WeightsError, match=r"layers.1.mlp.down_proj.*float16's 65504.*70000"):
+        convert_weight(source, quantization, tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
 
 
 def test_no_checkpoint_at_all(tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
-"""q4f32_1 against a loop written from its definition, and against the kernels' own twin."""
+"""q4f32_1 and q4f16_1 against a loop written from the definition, and the kernels' own twin."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -12,37 +15,50 @@ from tir_kernels.reference import linear
 
 
 def by_definition(
-    weights: NDArray[np.float32],
-) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
-    """MLC's arithmetic, one weight at a time, in float32."""
+    weights: NDArray[np.float32], number: type[np.float32 | np.float16]
+) -> tuple[NDArray[np.uint32], NDArray[np.floating]]:
+    """MLC's arithmetic, one weight at a time, in float32 or float16."""
     rows, columns = weights.shape
+    weights = weights.astype(number)
     packed = np.zeros((rows, columns // 8), np.uint32)
-    scales = np.zeros((rows, columns // 32), np.float32)
+    scales = np.zeros((rows, columns // 32), number)
     for row in range(rows):
         for column in range(columns):
             group = weights[row, column // 32 * 32 : column // 32 * 32 + 32]
-            scale = np.float32(max(abs(w) for w in group)) / np.float32(7)
+            scale = number(max(abs(w) for w in group)) / number(7)
             scales[row, column // 32] = scale
-            level = np.float32(7) if scale == 0 else weights[row, column] / scale + np.float32(7)
+            level = number(7) if scale == 0 else weights[row, column] / scale + number(7)
             code = min(max(round(float(level)), 0), 14)
             packed[row, column // 8] |= np.uint32(code << (4 * (column % 8)))
     return packed, scales
 
 
-def dequantized(packed: NDArray[np.uint32], scales: NDArray[np.float32]) -> NDArray[np.float32]:
+def dequantized(packed: NDArray[np.uint32], scales: NDArray[np.floating]) -> NDArray[np.float32]:
     shifts = np.arange(8, dtype=np.uint32) * 4
     codes = (packed[..., None] >> shifts & 15).reshape(len(packed), -1).astype(np.float32)
     return (codes - 7) * np.repeat(scales, 32, axis=1)
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 3), st.integers(-30, 30))
-def test_equals_the_definition(seed: int, rows: int, groups: int, exponent: int) -> None:
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.integers(-30, 30),
+    st.sampled_from([np.float32, np.float16]),
+)
+def test_equals_the_definition(
+    seed: int, rows: int, groups: int, exponent: int, number: type[np.float32 | np.float16]
+) -> None:
     rng = np.random.default_rng(seed)
+    if number is np.float16:  # down to its subnormal numbers, where a group's scale may be zero
+        exponent = max(-26, exponent // 2 - 11)
     weights = np.ldexp(rng.standard_normal((rows, groups * 32), dtype=np.float32), exponent)
-    for got, expected in zip(quantize_q4(weights), by_definition(weights), strict=True):
-        assert got.dtype == expected.dtype
-        np.testing.assert_array_equal(got, expected)
+    dtype = np.dtype(number).name
+    got = quantize_q4(weights, dtype)
+    for mine, expected in zip(got, by_definition(weights, number), strict=True):
+        assert mine.dtype == expected.dtype
+        np.testing.assert_array_equal(mine, expected)
 
 
 def test_halves_round_to_even_and_ends_are_reached() -> None:
@@ -70,10 +86,11 @@ def test_the_error_is_at_most_half_a_step() -> None:
     assert (error <= np.repeat(scales, 32, axis=1) * 0.5001).all()
 
 
-def test_agrees_with_the_kernels_twin() -> None:
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_agrees_with_the_kernels_twin(dtype: Literal["float32", "float16"]) -> None:
     weights = np.random.default_rng(1).standard_normal((96, 128), dtype=np.float32)
-    packed, scales = quantize_q4(weights)
-    twin_packed, twin_scales = linear.quantize_q4(weights)
+    packed, scales = quantize_q4(weights, dtype)
+    twin_packed, twin_scales = linear.quantize_q4(weights, dtype)
     np.testing.assert_array_equal(packed, twin_packed)
     np.testing.assert_array_equal(scales, twin_scales)
     np.testing.assert_array_equal(linear.dequantize_q4(packed, scales), dequantized(packed, scales))

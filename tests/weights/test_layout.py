@@ -47,6 +47,17 @@ def test_quantized_layout() -> None:
     assert layout[f"{down}.q_weight"].num_bytes == 2048 * 704 * 4
 
 
+def test_half_layouts() -> None:
+    """Float16 wherever the others have float32."""
+    for half, full in (("q0f16", "q0f32"), ("q4f16_1", "q4f32_1")):
+        expected = {
+            name: ParameterInfo(info.shape, "uint32" if info.dtype == "uint32" else "float16")
+            for name, info in parameter_layout(TINYLLAMA, full).items()
+        }
+        assert parameter_layout(TINYLLAMA, half) == expected
+    assert expected["model.norm.weight"].num_bytes == 2048 * 2
+
+
 def test_a_tied_model_has_no_head_of_its_own() -> None:
     tied = TINYLLAMA.model_copy(update={"tie_word_embeddings": True})
     assert not any(name.startswith("lm_head") for name in parameter_layout(tied, "q4f32_1"))

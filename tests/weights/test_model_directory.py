@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from tvm.contrib import tvmjs
 
+from shadowattn_tvm.config import QUANTIZATIONS
 from shadowattn_tvm.errors import ConfigError, ShadowAttnError, WeightsError
 from shadowattn_tvm.weights import (
     convert_weight,
@@ -86,6 +88,24 @@ def test_the_fingerprint_outlives_quantization_and_mlcs_bfloat16(
     parameters = {name: np.array(values) for name, values in iter_parameters(original)}
     tvmjs.dump_tensor_cache(parameters, str(copied), show_progress=False)
     assert model_fingerprint(open_model_directory(copied)) == model_fingerprint(original)
+
+
+def test_the_fingerprint_outlives_float16_where_checkpoints_are_in_half_the_bits(
+    tmp_path: Path,
+) -> None:
+    """bfloat16's numbers, of which float16 lacks the smallest: all conversions read alike."""
+    weights = {name: _as_bfloat16(values) for name, values in MODEL.weights().items()}
+    weights["model.norm.weight"][:3] = [2.0**-14, _as_bfloat16(np.float32(1e-5)), 1e-30]
+    source = write_hugging_face(tmp_path / "in", MODEL, weights)
+    fingerprints = {
+        model_fingerprint(convert_weight(source, quantization, tmp_path / quantization))
+        for quantization in QUANTIZATIONS
+    }
+    assert len(fingerprints) == 1
+
+
+def _as_bfloat16(values: Any) -> Any:
+    return np.asarray(values).astype(ml_dtypes.bfloat16).astype(np.float32)
 
 
 def test_keys_mlc_adds_are_passed_over(copied: Path) -> None:
@@ -176,7 +196,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], type[ShadowAttnError], str]] 
     "unknown dtype": (
         edit(INDEX, lambda c: first(c).update(dtype="float8")),
         WeightsError,
-        "dtype: Input should be 'float32' or 'uint32'",
+        "dtype: Input should be 'float32', 'float16' or 'uint32'",
     ),
     "a tensor twice": (
         edit(INDEX, lambda c: c["records"][0]["records"].append(first(c))),
@@ -201,7 +221,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], type[ShadowAttnError], str]] 
     "a quantization we lack": (
         edit(CHAT, lambda c: c.update(quantization="q3f16_0")),
         ConfigError,
-        "quantization: Input should be 'q0f32' or 'q4f32_1', got 'q3f16_0'",
+        "quantization: Input should be 'q0f32', 'q4f32_1', 'q0f16' or 'q4f16_1', got 'q3f16_0'",
     ),
     "a model we don't run": (
         edit(CHAT, lambda c: c.update(model_type="gemma3")),

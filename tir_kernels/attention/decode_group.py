@@ -15,6 +15,7 @@ from tvm.script import tirx as T
 
 from ..constants import LOG2_E
 from ..simd.prefetch import prefetch_row
+from ..simd.storage import as_float32
 from ..simd.vector import const_f32, exp2, max_lanes, splat, sum_lanes
 from ..spec import AttentionSpec
 from .prefill_tile import UNSEEN_SCORE
@@ -77,9 +78,9 @@ class DecodeGroup:
         the same buffer."""
         for h in range(self.spec.group_size):
             for v in range(self.dim_vectors):
-                self.q[h, self.vector(v)] = q[
-                    sequence, kv_head * self.spec.group_size + h, self.vector(v)
-                ] * const_f32(self.q_scale, self.lanes)
+                self.q[h, self.vector(v)] = as_float32(
+                    q[sequence, kv_head * self.spec.group_size + h, self.vector(v)]
+                ) * const_f32(self.q_scale, self.lanes)
         for part in range(self.spec.group_size // self.heads):
             self.score(k_rows, v_rows, value_offset, num_keys, part * self.heads)
         for h in range(self.spec.group_size):
@@ -111,7 +112,7 @@ class DecodeGroup:
                     for h in T.unroll(self.heads):
                         acc[self.vector(key * self.heads + h)] = (
                             acc[self.vector(key * self.heads + h)]
-                            + k_rows[self.rows[first_key + key], self.vector(v)]
+                            + as_float32(k_rows[self.rows[first_key + key], self.vector(v)])
                             * self.q[first_head + h, self.vector(v)]
                         )
             for h in T.unroll(self.heads):
@@ -159,9 +160,9 @@ class DecodeGroup:
                     for h in T.unroll(self.heads):
                         acc[self.vector(h * self.sizes.value_vectors + v)] = acc[
                             self.vector(h * self.sizes.value_vectors + v)
-                        ] + v_rows[self.rows[key] + value_offset, self.vector(first + v)] * splat(
-                            self.weights[first_head + h, key], self.lanes
-                        )
+                        ] + as_float32(
+                            v_rows[self.rows[key] + value_offset, self.vector(first + v)]
+                        ) * splat(self.weights[first_head + h, key], self.lanes)
             for h in T.unroll(self.heads):
                 for v in T.unroll(self.sizes.value_vectors):
                     self.o[first_head + h, self.vector(first + v)] = acc[

@@ -12,6 +12,7 @@ from typing import Any
 from tvm.script import tirx as T
 
 from ..constants import EMPTY_LSE
+from ..simd.storage import as_stored
 from ..simd.vector import const_f32, exp2, splat
 from ..spec import AttentionSpec
 from .decode_group import DecodeGroup
@@ -153,9 +154,13 @@ class SplitParts:
         if num_splits > 0:
             inverse = T.bind(T.float32(1) / row_sum[0])
             for v in range(self.vectors):
-                output[b, head, self.vector(v)] = total[self.vector(v)] * splat(inverse, self.lanes)
+                output[b, head, self.vector(v)] = as_stored(
+                    total[self.vector(v)] * splat(inverse, self.lanes), output.dtype
+                )
             lse[b, head] = row_max[0] + T.log2(row_sum[0])
         else:
             for v in range(self.vectors):
-                output[b, head, self.vector(v)] = const_f32(0.0, self.lanes)
+                output[b, head, self.vector(v)] = as_stored(
+                    const_f32(0.0, self.lanes), output.dtype
+                )
             lse[b, head] = T.float32(EMPTY_LSE)

@@ -9,6 +9,7 @@ from tvm.script import tirx as T
 
 from ..constants import EMPTY_LSE
 from ..features import CpuFeatures
+from ..simd.storage import as_float32, as_stored
 from ..simd.vector import exp2, splat
 from ..spec import AttentionSpec
 
@@ -49,9 +50,11 @@ def merge_states(spec: AttentionSpec, features: CpuFeatures) -> tirx.PrimFunc:
                 share = T.bind(weight / (weight + weight_other))
                 share_other = T.bind(weight_other / (weight + weight_other))
                 for i in range(dims // lanes):
-                    v[token, head, vector(i)] = v[token, head, vector(i)] * splat(
-                        share, lanes
-                    ) + v_other[token, head, vector(i)] * splat(share_other, lanes)
+                    v[token, head, vector(i)] = as_stored(
+                        as_float32(v[token, head, vector(i)]) * splat(share, lanes)
+                        + as_float32(v_other[token, head, vector(i)]) * splat(share_other, lanes),
+                        spec.dtype,
+                    )
                 s[token, head] = T.if_then_else(
                     largest > T.float32(EMPTY_LSE),
                     largest + T.log2(weight + weight_other),

@@ -18,6 +18,7 @@ from typing import Any
 from tvm.script import tirx as T
 
 from ..constants import EMPTY_LSE, LOG2_E
+from ..simd.storage import as_float32, as_stored
 from ..simd.vector import const_f32, exp2, splat
 from ..spec import AttentionSpec
 from .tiles import AttentionTile
@@ -61,10 +62,13 @@ class PrefillTile:
     row_max, row_sum : (queries,) float32, largest base-2 score and sum of weights so far.
     shrink : (strip_queries,) float32, what the last block rescaled the past by.
     weights : (padded_key_block, strip_queries) float32, one strip's scores, then weights.
+    k_block, v_block : (padded_key_block, head_dim) float32, the block's rows where float16 is
+        stored: converted once for all strips.
     """
 
     def __init__(self, spec: AttentionSpec, sizes: AttentionTile) -> None:
         self.dims = spec.head_dim
+        self.widened = spec.dtype != "float32"
         self.q_scale = spec.sm_scale * LOG2_E
         self.sizes = sizes
         self.lanes = sizes.lanes
@@ -82,6 +86,9 @@ class PrefillTile:
         self.row_head = T.alloc_buffer((sizes.queries,), "int32")
         self.limits = T.alloc_buffer((sizes.queries,), "int32")
         self.rows = T.alloc_buffer((padded,), "int32")
+        if self.widened:
+            self.k_block = T.alloc_buffer((padded, spec.head_dim), "float32")
+            self.v_block = T.alloc_buffer((padded, spec.head_dim), "float32")
 
     def vector(self, index: Expr, base: Expr = 0) -> Expr:
         """The element indices of the `index`-th vector after `base`."""
@@ -113,7 +120,9 @@ class PrefillTile:
             self.row_max[m] = T.float32(UNSEEN_SCORE)
             self.row_sum[m] = T.float32(0)
             for d in range(self.dims):
-                self.q_t[d, m] = q[self.row_query[m], self.row_head[m], d] * T.float32(self.q_scale)
+                self.q_t[d, m] = as_float32(q[self.row_query[m], self.row_head[m], d]) * T.float32(
+                    self.q_scale
+                )
                 self.o_t[d, m] = T.float32(0)
 
     @T.inline
@@ -131,6 +140,37 @@ class PrefillTile:
         Key `first_key + i` has K in `k_rows[rows[i]]`, V in `v_rows[rows[i] + value_offset]`; both
         (rows, D), possibly the same buffer. Queries with `limits[m] <= key` don't see it.
         """
+        if self.widened:
+            self.widen(k_rows, v_rows, value_offset, num_keys)
+            self.attend_rows(self.k_block, self.v_block, 0, first_key, num_keys, num_queries)
+        else:
+            self.attend_rows(k_rows, v_rows, value_offset, first_key, num_keys, num_queries)
+
+    @T.inline
+    def widen(self, k_rows: T.Buffer, v_rows: T.Buffer, value_offset: Expr, num_keys: Expr) -> None:
+        """k_block, v_block = the block's rows in float32, whole register tiles of them."""
+        for i in range(T.ceildiv(num_keys, self.group) * self.group):
+            for v in range(self.dims // self.lanes):
+                self.k_block[i, self.vector(v)] = as_float32(k_rows[self.rows[i], self.vector(v)])
+                self.v_block[i, self.vector(v)] = as_float32(
+                    v_rows[self.rows[i] + value_offset, self.vector(v)]
+                )
+
+    def row(self, key: Expr) -> Expr:
+        """Where a key of the block has its row."""
+        return key if self.widened else self.rows[key]
+
+    @T.inline
+    def attend_rows(
+        self,
+        k_rows: T.Buffer,
+        v_rows: T.Buffer,
+        value_offset: Expr,
+        first_key: Expr,
+        num_keys: Expr,
+        num_queries: Expr,
+    ) -> None:
+        """`attend`, with `row` of each key in float32 `k_rows` and `v_rows`."""
         for strip in range(T.ceildiv(num_queries, self.sizes.strip_queries)):
             base = T.bind(strip * self.sizes.strip_queries)
             last = T.bind(T.min(base + self.sizes.strip_queries, num_queries) - 1)
@@ -166,7 +206,7 @@ class PrefillTile:
                     for v in T.unroll(self.vectors):
                         acc[self.cell(r, v)] = acc[self.cell(r, v)] + self.q_t[
                             d, self.vector(v, base)
-                        ] * splat(k_rows[self.rows[group * self.group + r], d], self.lanes)
+                        ] * splat(k_rows[self.row(group * self.group + r), d], self.lanes)
             for r in T.unroll(self.group):
                 key = T.bind(group * self.group + r)
                 for v in T.unroll(self.vectors):
@@ -221,7 +261,7 @@ class PrefillTile:
                 for v in T.unroll(self.vectors):
                     acc[self.cell(r, v)] = acc[self.cell(r, v)] + self.weights[
                         key, self.vector(v)
-                    ] * splat(v_rows[self.rows[key] + value_offset, first_dim + r], self.lanes)
+                    ] * splat(v_rows[self.row(key) + value_offset, first_dim + r], self.lanes)
         for r in T.unroll(group_dims):
             for v in T.unroll(self.vectors):
                 self.o_t[first_dim + r, self.vector(v, base)] = acc[self.cell(r, v)]
@@ -236,9 +276,9 @@ class PrefillTile:
             if self.limits[m] > 0:
                 inverse = T.bind(T.float32(1) / self.row_sum[m])
                 for d in range(self.dims):
-                    output[query, head, d] = self.o_t[d, m] * inverse
+                    output[query, head, d] = as_stored(self.o_t[d, m] * inverse, output.dtype)
                 lse[query, head] = self.row_max[m] + T.log2(self.row_sum[m])
             else:
                 for d in range(self.dims):
-                    output[query, head, d] = T.float32(0)
+                    output[query, head, d] = as_stored(T.float32(0), output.dtype)
                 lse[query, head] = T.float32(EMPTY_LSE)

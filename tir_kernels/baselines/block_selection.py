@@ -14,6 +14,7 @@ from ..attention.tiles import attention_tile
 from ..constants import MEAN_BLOCK_TOKENS
 from ..features import CpuFeatures
 from ..shadow.list_tile import ListTile
+from ..simd.storage import as_float32
 from ..simd.vector import Expr, const_f32, splat, sum_lanes
 from ..spec import AttentionSpec
 
@@ -61,7 +62,9 @@ class BlockSelection:
     @T.inline
     def add(self, means: T.Buffer, slot: Expr, rows: T.Buffer, row: Expr) -> None:
         for j in T.unroll(self.vectors):
-            means[slot, self.vector(j)] = means[slot, self.vector(j)] + rows[row, self.vector(j)]
+            means[slot, self.vector(j)] = means[slot, self.vector(j)] + as_float32(
+                rows[row, self.vector(j)]
+            )
 
     @T.inline
     def divide(self, means: T.Buffer, slot: Expr, count: Expr) -> None:

@@ -15,6 +15,7 @@ from ..constants import MASKED_SCORE
 from ..features import CpuFeatures
 from ..pilot.top_k import row_multiple
 from ..simd.shuffle import transpose
+from ..simd.storage import as_float32
 from ..simd.vector import Expr, const_f32, ordered_bits, splat
 from ..spec import AttentionSpec
 
@@ -69,7 +70,7 @@ class FloatRows:
         for m in range(self.strip_queries):
             row = T.bind((first_query + T.min(m, num_queries - 1)) * self.num_q_heads + head)
             for d in range(self.dims):
-                self.q_t[d, m] = q_rows[row, d]
+                self.q_t[d, m] = as_float32(q_rows[row, d])
         for block in range(T.ceildiv(self.num_keys, self.key_block)):
             first_key = T.bind(block * self.key_block)
             for i in range(self.key_block):
@@ -95,7 +96,7 @@ class FloatRows:
                         acc[self.vector(r * self.query_vectors + v)] = acc[
                             self.vector(r * self.query_vectors + v)
                         ] + self.q_t[d, self.vector(v)] * splat(
-                            cache_rows[self.rows[group * self.group + r], d], self.lanes
+                            as_float32(cache_rows[self.rows[group * self.group + r], d]), self.lanes
                         )
             for r in T.unroll(self.group):
                 for v in T.unroll(self.query_vectors):

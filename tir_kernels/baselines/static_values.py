@@ -15,6 +15,7 @@ from ..pilot.key_shadow import KeyShadow
 from ..pilot.quantize import quantize_lanes
 from ..pilot.quantized_rows import QuantizedRows
 from ..simd.shuffle import pick
+from ..simd.storage import as_float32, as_stored
 from ..simd.vector import Expr, float32_dtype, splat, sum_lanes_i32
 from ..spec import AttentionSpec
 
@@ -100,7 +101,8 @@ class PackedValues:
         """A key's values, of `lanes` dimensions from `first` on; zeros for padding."""
         lanes, num_keys = self.dot.lanes, self.keys.num_keys
         row = T.bind(T.Cast("int64", self.keys.row_table[T.min(key, num_keys - 1)] + offset))
-        quantized = quantize_lanes(cache_rows[row, T.ramp(first, 1, lanes)], scale, lanes)
+        stored = as_float32(cache_rows[row, T.ramp(first, 1, lanes)])
+        quantized = quantize_lanes(stored, scale, lanes)
         return T.bind(quantized * splat(T.Cast("int32", key < num_keys), lanes))
 
 
@@ -177,10 +179,14 @@ class OutputSink:
                         self.first_query + q,
                         self.head,
                         T.ramp(block * self.dot.lanes, 1, self.dot.lanes),
-                    ] = T.Cast(
-                        float32_dtype(self.dot.lanes),
-                        sums[pilot.cell(q, b)] + self.correction(block),
-                    ) * splat(self.scale, self.dot.lanes)
+                    ] = as_stored(
+                        T.Cast(
+                            float32_dtype(self.dot.lanes),
+                            sums[pilot.cell(q, b)] + self.correction(block),
+                        )
+                        * splat(self.scale, self.dot.lanes),
+                        self.output.dtype,
+                    )
 
     def correction(self, block: Expr) -> Expr:
         """What the levels' offset left out."""

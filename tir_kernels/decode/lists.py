@@ -19,9 +19,10 @@ from .sparse_head import SparseHead
 def sparse_decode_lists(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFunc:
     """Which keys each head of one sequence's new token would attend to.
 
-    Variables: `q` (1, Hq, D) float32; `pages` (num_pages, 2, Hs, page_size, D) float32, of which
-    the first ceil(num_keys / page_size), in order, hold the keys and their shadow; outputs `lists`
-    (Hq, c) int32, c >= num_keys, and `counts` (Hq,) int32; `layer`, `num_keys` (at least 1) int32.
+    Variables: `q` (1, Hq, D) and `pages` (num_pages, 2, Hs, page_size, D), dtype of the spec, of
+    which the first ceil(num_keys / page_size), in order, hold the keys and their shadow; outputs
+    `lists` (Hq, c) int32, c >= num_keys, and `counts` (Hq,) int32; `layer`, `num_keys` (at least 1)
+    int32.
     `lists[h, : counts[h]]` ascend; entries beyond are undefined. A head that keeps everything lists
     everything, even where its neighbours don't.
     """
@@ -40,11 +41,13 @@ def sparse_decode_lists(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFun
     ) -> None:
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
         num_pages, capacity = T.int32(), T.int32()
-        q = T.match_buffer(var_q, (1, hq, dims), "float32")
-        pages = T.match_buffer(var_pages, (num_pages, KV_PLANES, stored, slots, dims), "float32")
+        q = T.match_buffer(var_q, (1, hq, dims), geometry.dtype)
+        pages = T.match_buffer(
+            var_pages, (num_pages, KV_PLANES, stored, slots, dims), geometry.dtype
+        )
         lists = T.match_buffer(var_lists, (hq, capacity), "int32")
         counts = T.match_buffer(var_counts, (hq,), "int32")
-        q_rows = T.decl_buffer((hq, dims), "float32", data=q.data)
+        q_rows = T.decl_buffer((hq, dims), geometry.dtype, data=q.data)
         cache_rows = page_rows(pages, num_pages, geometry)
         assert layer < spec.num_layers, "the plan has no such layer"
 

@@ -14,7 +14,7 @@ from ..simd.prefetch import prefetch_row
 from ..simd.vector import Expr, splat
 from ..spec import ShadowSpec
 from .row_dot import row_dot_method
-from .shadow_rows import BYTES_PER_FLOAT, shadow_column, shadow_row
+from .shadow_rows import shadow_column, shadow_row
 
 _AHEAD_PAGES = 2
 """How far ahead of its use a page's shadow is prefetched: hardware prefetchers stop where a page
@@ -66,7 +66,10 @@ class RowScores:
             ahead = T.bind(shadow_row(page_values[first_page + later], kv_head, 0, self.spec))
             for slot in T.unroll(self.spec.page_size):
                 prefetch_row(
-                    cache_rows, ahead + slot, self.spec.head_dim // BYTES_PER_FLOAT, column
+                    cache_rows,
+                    ahead + slot,
+                    self.spec.head_dim // self.spec.element_bytes,
+                    column,
                 )
             self.score_page(cache_rows, row, column, p * self.spec.page_size, scores)
 
@@ -81,11 +84,11 @@ class RowScores:
 
     def _product(self, cache_rows: T.Buffer, row: Expr, column: Expr) -> Expr:
         """The lanes of one key's score, not added up."""
-        floats = self.step_elements // BYTES_PER_FLOAT
+        elements = self.step_elements // self.spec.element_bytes
         sums = splat(T.int32(0), self.dot.lanes)
         for step in range(self.spec.head_dim // self.step_elements):
-            at = column + step * floats
-            stored = cache_rows[row, at if floats == 1 else T.ramp(at, 1, floats)]
+            at = column + step * elements
+            stored = cache_rows[row, at if elements == 1 else T.ramp(at, 1, elements)]
             sums = T.bind(
                 self.dot.accumulate(
                     sums,

@@ -16,13 +16,17 @@ from ..features import CpuFeatures
 from ..pilot.pilot_rows import PilotRow
 from ..pilot.plan_table import PlanTable
 from ..pilot.quantize import KeyQuantizer
+from ..simd.storage import as_float32
 from ..simd.vector import Expr
 from ..spec import ShadowSpec
 from .row_dot import row_dot_method
-from .shadow_rows import BYTES_PER_FLOAT, shadow_column, shadow_row
+from .shadow_rows import shadow_column, shadow_row
 
 _NOWHERE = -1
 """The runtime's position of a token that isn't kept."""
+
+_COPY_BYTES = 16
+"""Of a quantized key, moved at a time: every head dim is a multiple of that."""
 
 
 @T.meta_class
@@ -41,16 +45,13 @@ class ShadowWriter:
         )
         dot = row_dot_method(features, geometry.head_dim)
         self.quantizer = KeyQuantizer(geometry.head_dim, dot, view, spec.pilot.quant_max)
-        # 16 bytes at a time: every head dim is a multiple of that
-        self.floats = 4
-        self.vectors = geometry.head_dim // (self.floats * BYTES_PER_FLOAT)
+        self.elements = _COPY_BYTES // geometry.element_bytes
+        self.vectors = geometry.head_dim // _COPY_BYTES
 
     def bytes_at(self, index: Expr) -> Expr:
-        """One vector of the quantized key, as the float32 elements that its bytes make."""
-        size = self.floats * BYTES_PER_FLOAT
-        return T.reinterpret(
-            f"float32x{self.floats}", self.quantizer.key[T.ramp(index * size, 1, size)]
-        )
+        """One vector of the quantized key, as the elements of the pages that its bytes make."""
+        key_bytes = self.quantizer.key[T.ramp(index * _COPY_BYTES, 1, _COPY_BYTES)]
+        return T.reinterpret(f"{self.spec.dtype}x{self.elements}", key_bytes)
 
     @T.inline
     def write(
@@ -73,7 +74,7 @@ class ShadowWriter:
         row = T.bind(shadow_row(page, kv_head, slot, self.spec))
         column = T.bind(shadow_column(kv_head, self.spec))
         for j in T.unroll(self.vectors):
-            cache_rows[row, T.ramp(column + j * self.floats, 1, self.floats)] = self.bytes_at(j)
+            cache_rows[row, T.ramp(column + j * self.elements, 1, self.elements)] = self.bytes_at(j)
 
 
 def shadow_append(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFunc:
@@ -115,7 +116,7 @@ def shadow_append(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFunc:
         k_rows = T.decl_buffer((tokens * stored, dims), geometry.dtype, data=k_data.data)
         cache_rows = page_rows(pages, num_pages, geometry)
         if tokens > 0:
-            layer = T.bind(T.Cast("int32", k_data[0, hkv, 0]))
+            layer = T.bind(T.Cast("int32", as_float32(k_data[0, hkv, 0])))
             assert layer < spec.num_layers, "the plan has no such layer"
             plan = PlanTable(spec)
             plan.load(layer)

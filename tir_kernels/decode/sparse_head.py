@@ -14,6 +14,7 @@ from ..constants import MASKED_SCORE
 from ..features import CpuFeatures
 from ..pilot.plan_table import PlanTable
 from ..pilot.top_k import RowSelector, index_slack, row_multiple
+from ..simd.storage import as_stored
 from ..simd.vector import Expr, const_f32, exp2, splat
 from ..spec import ShadowSpec
 from .row_scores import RowScores
@@ -136,8 +137,8 @@ class SparseHead:
             self.add_part()
         inverse = T.bind(T.float32(1) / self.row_sum[0])
         for v in range(self.vectors):
-            output[b, head, self.vector(v)] = self.total[self.vector(v)] * splat(
-                inverse, self.lanes
+            output[b, head, self.vector(v)] = as_stored(
+                self.total[self.vector(v)] * splat(inverse, self.lanes), output.dtype
             )
         lse[b, head] = self.row_max[0] + T.log2(self.row_sum[0])
 

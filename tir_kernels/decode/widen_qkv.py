@@ -11,6 +11,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from ..features import CpuFeatures
+from ..simd.storage import as_stored
 from ..simd.vector import Expr
 from ..spec import AttentionSpec
 
@@ -21,7 +22,7 @@ def widen_qkv(spec: AttentionSpec, features: CpuFeatures) -> tirx.PrimFunc:
     Variables: `qkv` (tokens, Hq + 2 Hkv, D) and `wide` (tokens, Hq + 2 Hs, D), dtype of the spec;
     `layer` int64.
     Computation: of `wide`, q, k and v are copied, `wide[:, Hq + Hkv, 0]` is the layer, and the
-    other rows beyond the KV heads are left alone.
+    other rows beyond the KV heads are left alone. (float16 counts to 2,048 exactly.)
     """
     assert spec.shadow_rows > 0, "there is nothing to widen"
     num_q, num_kv, stored = spec.num_q_heads, spec.num_kv_heads, spec.stored_heads
@@ -48,7 +49,7 @@ def widen_qkv(spec: AttentionSpec, features: CpuFeatures) -> tirx.PrimFunc:
                 for head in range(num_q + num_kv):
                     for v in range(dims // lanes):
                         wide[token, head, vector(v)] = qkv[token, head, vector(v)]
-                wide[token, num_q + num_kv, 0] = T.Cast(spec.dtype, layer)
+                wide[token, num_q + num_kv, 0] = as_stored(T.Cast("float32", layer), spec.dtype)
                 for head in range(num_kv):
                     for v in range(dims // lanes):
                         wide[token, num_q + stored + head, vector(v)] = qkv[

@@ -24,6 +24,7 @@ from tvm.script import tirx as T
 
 from ..constants import QUANT_GROUP
 from ..simd.shuffle import pick, transpose
+from ..simd.storage import as_float32, as_stored
 from ..simd.vector import Expr, const_f32, splat
 from ..spec import LinearSpec
 from .tiles import LinearTile
@@ -81,7 +82,7 @@ class Gemm:
 
     @T.inline
     def run(self, x: T.Buffer, weight: Any, y: T.Buffer, num_tokens: Expr) -> None:
-        """x (num_tokens, K) float32, weight FloatRows or QuantizedRows, y (num_tokens, N)."""
+        """x (num_tokens, K), weight from `weight_rows`, y (num_tokens, N)."""
         for block in range(T.ceildiv(num_tokens, self.tile.block_tokens)):
             first_token = T.bind(block * self.tile.block_tokens)
             tokens = T.bind(T.min(num_tokens - first_token, self.tile.block_tokens))
@@ -115,16 +116,16 @@ class Gemm:
                     self.pack_square(x, num_tokens, token, first_k + k, target, k)
                 for k in range(depth - whole):
                     for lane in range(self.lanes):
-                        self.packed[target + (whole + k) * self.tile.panel_tokens + lane] = x[
-                            T.min(token + lane, num_tokens - 1), first_k + whole + k
-                        ]
+                        self.packed[target + (whole + k) * self.tile.panel_tokens + lane] = (
+                            as_float32(x[T.min(token + lane, num_tokens - 1), first_k + whole + k])
+                        )
 
     def pack_square(
         self, x: Any, num_tokens: Expr, token: Expr, first_k: Expr, target: Expr, k: Expr
     ) -> None:
         """Emit the transposition of `lanes` tokens by `lanes` input features."""
         rows = [
-            x[T.min(token + lane, num_tokens - 1), self.vector(first_k)]
+            as_float32(x[T.min(token + lane, num_tokens - 1), self.vector(first_k)])
             for lane in range(self.lanes)
         ]
         for column, values in enumerate(transpose(rows, self.lanes)):
@@ -250,9 +251,9 @@ class Gemm:
                 done = T.bind(T.if_then_else(whole_square, squares * self.lanes, 0))
                 for lane in range(T.max(T.min(tokens - token, self.lanes), 0)):
                     for output in range(self.task_outputs - done):
-                        y[first_token + token + lane, first_output + done + output] = sums[
-                            source + (done + output) * self.tile.panel_tokens + lane
-                        ]
+                        y[first_token + token + lane, first_output + done + output] = as_stored(
+                            sums[source + (done + output) * self.tile.panel_tokens + lane], y.dtype
+                        )
 
     def write_square(
         self, sums: Any, source: Expr, y: Any, first_token: Expr, first_output: Expr
@@ -263,4 +264,5 @@ class Gemm:
             for output in range(self.lanes)
         ]
         for token, values in enumerate(transpose(rows, self.lanes)):
-            T.buffer_store(y, values, [first_token + token, self.vector(first_output)])
+            where = [first_token + token, self.vector(first_output)]
+            T.buffer_store(y, as_stored(values, y.dtype), where)

@@ -1,7 +1,7 @@
 """One token times a weight [outputs, depth]: dot products along the rows, as the weight is stored.
 
-The time is that of reading the weight once. Rows are read front to back: float32 rows a few side by
-side, which keeps more loads in flight; the much shorter q4f32_1 rows one by one, because there
+The time is that of reading the weight once. Rows are read front to back: plain rows a few side by
+side, which keeps more loads in flight; the much shorter 4-bit rows one by one, because there
 several streams at once cost the hardware prefetcher half its speed.
 """
 
@@ -12,7 +12,8 @@ from typing import Any
 from tvm.script import tirx as T
 
 from ..constants import QUANT_PER_WORD, QUANT_ZERO_POINT
-from ..simd.shuffle import concat
+from ..simd.shuffle import concat, pick
+from ..simd.storage import as_float32, as_stored
 from ..simd.vector import Expr, const_f32, splat, sum_lanes
 from ..spec import LinearSpec
 from .dequantize import NIBBLE_BITS, NIBBLE_MASK, WORDS_PER_GROUP
@@ -24,13 +25,21 @@ NIBBLES_PER_HALF = HALF_WORD_BITS // NIBBLE_BITS
 
 @T.meta_class
 class FloatGemv:
-    """`y[token] = w @ x[token]` with w (N, K) float32. Make it and call `run` in the PrimFunc."""
+    """`y[token] = w @ x[token]` with w (N, K). Make it and call `run` in the PrimFunc.
+
+    Attributes
+    ----------
+    x_row : (1, K) float32, a token's row where x is float16: converted once, used by every output.
+    """
 
     def __init__(self, spec: LinearSpec, tile: LinearTile, w: Any) -> None:
         self.lanes = tile.lanes
         self.rows = min(tile.gemv_outputs, spec.out_features)
         self.spec = spec
         self.w = w
+        self.widened = spec.dtype != "float32"
+        if self.widened:
+            self.x_row = T.alloc_buffer((1, spec.in_features), "float32")
 
     def vector(self, index: Expr) -> Expr:
         """The element indices of the `index`-th vector."""
@@ -38,7 +47,17 @@ class FloatGemv:
 
     @T.inline
     def run(self, x: T.Buffer, y: T.Buffer, token: Expr) -> None:
-        """x (M, K), y (M, N) float32; one row of each."""
+        """x (M, K), y (M, N); one row of each."""
+        if self.widened:
+            for k in range(self.spec.in_features):
+                self.x_row[0, k] = as_float32(x[token, k])
+            self.multiply(self.x_row, y, 0, token)
+        else:
+            self.multiply(x, y, token, token)
+
+    @T.inline
+    def multiply(self, x: T.Buffer, y: T.Buffer, row: Expr, token: Expr) -> None:
+        """`y[token] = w @ x[row]`, x float32."""
         tail = T.meta_var(self.spec.in_features % self.lanes)
         for task in T.parallel(T.int64(-(-self.spec.out_features // self.rows))):
             # the last task overlaps the one before it: both write the same bits
@@ -50,7 +69,7 @@ class FloatGemv:
                 for r in T.unroll(self.rows):
                     acc[self.vector(r)] = (
                         acc[self.vector(r)]
-                        + self.w[first + r, self.vector(i)] * x[token, self.vector(i)]
+                        + as_float32(self.w[first + r, self.vector(i)]) * x[row, self.vector(i)]
                     )
             dots = T.alloc_buffer((self.rows,), "float32")
             for r in T.unroll(self.rows):
@@ -58,10 +77,10 @@ class FloatGemv:
             for i in range(tail):
                 k = T.bind(self.spec.in_features - tail + i)
                 for r in T.unroll(self.rows):
-                    dots[r] = dots[r] + self.w[first + r, k] * x[token, k]
+                    dots[r] = dots[r] + as_float32(self.w[first + r, k]) * x[row, k]
             # written once and never read: overlapping tasks may run at the same time
             for r in T.unroll(self.rows):
-                y[token, first + r] = dots[r]
+                y[token, first + r] = as_stored(dots[r], y.dtype)
 
 
 @T.meta_class
@@ -95,7 +114,7 @@ class QuantizedGemv:
 
     @T.inline
     def run(self, x: T.Buffer, y: T.Buffer, token: Expr) -> None:
-        """x (M, K), y (M, N) float32; one row of each."""
+        """x (M, K), y (M, N); one row of each."""
         whole = T.meta_var(self.num_words - self.tail_words)
         for block in range(whole // self.lanes):
             self.reorder(x, token, block * self.lanes, self.lanes)
@@ -110,8 +129,10 @@ class QuantizedGemv:
                 self.add_products(acc, output, block * self.lanes, self.lanes)
             for block in range(self.tail_words // WORDS_PER_GROUP):
                 self.add_products(tail, output, whole + block * WORDS_PER_GROUP, WORDS_PER_GROUP)
-            y[token, output] = sum_lanes(acc[T.ramp(0, 1, self.lanes)], self.lanes) + sum_lanes(
-                tail[T.ramp(0, 1, WORDS_PER_GROUP)], WORDS_PER_GROUP
+            y[token, output] = as_stored(
+                sum_lanes(acc[T.ramp(0, 1, self.lanes)], self.lanes)
+                + sum_lanes(tail[T.ramp(0, 1, WORDS_PER_GROUP)], WORDS_PER_GROUP),
+                y.dtype,
             )
 
     def reorder(self, x: Any, token: Expr, word: Expr, lanes: int) -> None:
@@ -119,7 +140,7 @@ class QuantizedGemv:
         total = const_f32(0.0, lanes)
         for j in range(QUANT_PER_WORD):
             first = word * QUANT_PER_WORD
-            values = T.bind(x[token, T.ramp(first + j, QUANT_PER_WORD, lanes)])
+            values = T.bind(as_float32(x[token, T.ramp(first + j, QUANT_PER_WORD, lanes)]))
             total = total + values
             shrink = const_f32(2.0 ** (-NIBBLE_BITS * (j % NIBBLES_PER_HALF)), lanes)
             T.buffer_store(self.x_scaled, values * shrink, [T.ramp(first + j * lanes, 1, lanes)])
@@ -145,11 +166,11 @@ class QuantizedGemv:
 
     def scales(self, row: Expr, word: Expr, lanes: int) -> Expr:
         """The scale of each of `lanes` words."""
-        first_group = word // WORDS_PER_GROUP
-        return concat(
-            [
-                splat(self.q_scale[row, first_group + group], WORDS_PER_GROUP)
-                for group in range(lanes // WORDS_PER_GROUP)
-            ],
-            WORDS_PER_GROUP,
-        )
+        first_group, groups = word // WORDS_PER_GROUP, lanes // WORDS_PER_GROUP
+        if self.spec.dtype == "float32" or groups == 1:
+            scales = [as_float32(self.q_scale[row, first_group + g]) for g in range(groups)]
+        else:  # converted together, then taken apart
+            stored = self.q_scale[row, T.ramp(first_group, 1, groups)]
+            together = T.bind(as_float32(stored))
+            scales = [pick([together], [group]) for group in range(groups)]
+        return concat([splat(scale, WORDS_PER_GROUP) for scale in scales], WORDS_PER_GROUP)

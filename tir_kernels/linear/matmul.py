@@ -1,9 +1,9 @@
-"""Linear layers `y = x @ w.T`, float32 or q4f32_1 weights, in MLC's row-major [N, K] layout.
+"""Linear layers `y = x @ w.T`, plain or 4-bit weights, in MLC's row-major [N, K] layout.
 
 - `linear` takes any number of tokens M >= 0 and chooses at run time: a GEMV per token for a few
   tokens, a register-blocked GEMM for more.
 - `linear_decode` has one token, known at compile time, and is the GEMV alone.
-- `embedding` looks up rows of a q4f32_1 table.
+- `embedding` looks up rows of a 4-bit table.
 
 All run on TVM's thread pool with any number of threads and give the same bits for each.
 """
@@ -20,41 +20,42 @@ from .dequantize import quantized_embedding
 from .gemm import Gemm
 from .gemv import FloatGemv, QuantizedGemv
 from .tiles import linear_tile
-from .weight_rows import FloatRows, QuantizedRows
+from .weight_rows import QuantizedRows, plain_rows
 
 GEMV_MAX_TOKENS = 1
 """A GEMV per token up to here. The float32 GEMM reads the weight once however many tokens there
 are, and reading it is what takes the time."""
 
 QUANTIZED_GEMV_MAX_TOKENS = 5
-"""The same for q4f32_1, where unpacking to memory costs the GEMM more than reading it again."""
+"""The same for 4-bit weights: unpacking to memory costs the GEMM more than reading them again."""
 
 
 def linear(spec: LinearSpec, features: CpuFeatures) -> tirx.PrimFunc:
     """`y = x @ w.T` for M tokens, M known at run time.
 
-    Variables: x (M, K) float32; the weight, w (N, K) float32 or, quantized, q_weight (N, K / 8)
-    uint32 and q_scale (N, K / 32) float32; y (M, N) float32, written.
+    Variables: x (M, K); the weight, w (N, K) or, quantized, q_weight (N, K / 8) uint32 and q_scale
+    (N, K / 32); all of the spec's dtype but for y (M, N), of its output dtype, written.
     Computation: float32 sums; the order of the summands depends on the spec, the target and on M,
     not on the number of threads.
     """
-    if spec.quantization == "q0f32":
+    if not spec.quantized:
         return _float_linear(spec, features)
     return _quantized_linear(spec, features)
 
 
 def linear_decode(spec: LinearSpec, features: CpuFeatures) -> tirx.PrimFunc:
     """`linear` for M = 1, known at compile time: the same parameters, the GEMV only."""
-    if spec.quantization == "q0f32":
+    if not spec.quantized:
         return _float_decode(spec, features)
     return _quantized_decode(spec, features)
 
 
 def embedding(spec: LinearSpec, features: CpuFeatures) -> tirx.PrimFunc:
-    """Rows of a q4f32_1 table of `spec.out_features` entries, `spec.in_features` wide.
+    """Rows of a 4-bit table of `spec.out_features` entries, `spec.in_features` wide.
 
     Variables: ids (S,) int32, each a valid row (not checked); q_weight (V, H / 8) uint32; q_scale
-    (V, H / 32) float32; y (S, H) float32, written. The same code serves every vector unit.
+    (V, H / 32) and y (S, H), dtype of the spec; y is written. The same code serves every vector
+    unit.
 
     Raises SpecError if the spec is not quantized.
     """
@@ -67,21 +68,21 @@ def _float_linear(spec: LinearSpec, features: CpuFeatures) -> tirx.PrimFunc:
     tile = linear_tile(spec, features)
 
     @T.prim_func(s_tir=True)
-    def linear_q0f32(x_handle: T.handle, w_handle: T.handle, y_handle: T.handle) -> None:
+    def linear_plain(x_handle: T.handle, w_handle: T.handle, y_handle: T.handle) -> None:
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
         m = T.int64()
-        x = T.match_buffer(x_handle, (m, k), "float32")
-        w = T.match_buffer(w_handle, (n, k), "float32")
-        y = T.match_buffer(y_handle, (m, n), "float32")
+        x = T.match_buffer(x_handle, (m, k), spec.dtype)
+        w = T.match_buffer(w_handle, (n, k), spec.dtype)
+        y = T.match_buffer(y_handle, (m, n), spec.output_dtype)
         if m <= GEMV_MAX_TOKENS:
             gemv = T.meta_var(FloatGemv(spec, tile, w))
             for token in range(m):
                 gemv.run(x, y, token)
         else:
             gemm = T.meta_var(Gemm(spec, tile))
-            gemm.run(x, FloatRows(w), y, m)
+            gemm.run(x, plain_rows(spec, w, tile.lanes), y, m)
 
-    return linear_q0f32
+    return linear_plain
 
 
 def _quantized_linear(spec: LinearSpec, features: CpuFeatures) -> tirx.PrimFunc:
@@ -89,15 +90,15 @@ def _quantized_linear(spec: LinearSpec, features: CpuFeatures) -> tirx.PrimFunc:
     tile = linear_tile(spec, features)
 
     @T.prim_func(s_tir=True)
-    def linear_q4f32_1(
+    def linear_quantized(
         x_handle: T.handle, weight_handle: T.handle, scale_handle: T.handle, y_handle: T.handle
     ) -> None:
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
         m = T.int64()
-        x = T.match_buffer(x_handle, (m, k), "float32")
+        x = T.match_buffer(x_handle, (m, k), spec.dtype)
         q_weight = T.match_buffer(weight_handle, (n, k // QUANT_PER_WORD), "uint32")
-        q_scale = T.match_buffer(scale_handle, (n, k // QUANT_GROUP), "float32")
-        y = T.match_buffer(y_handle, (m, n), "float32")
+        q_scale = T.match_buffer(scale_handle, (n, k // QUANT_GROUP), spec.dtype)
+        y = T.match_buffer(y_handle, (m, n), spec.output_dtype)
         if m <= QUANTIZED_GEMV_MAX_TOKENS:
             gemv = T.meta_var(QuantizedGemv(spec, tile, q_weight, q_scale))
             for token in range(m):
@@ -106,7 +107,7 @@ def _quantized_linear(spec: LinearSpec, features: CpuFeatures) -> tirx.PrimFunc:
             gemm = T.meta_var(Gemm(spec, tile))
             gemm.run(x, QuantizedRows(q_weight, q_scale), y, m)
 
-    return linear_q4f32_1
+    return linear_quantized
 
 
 def _float_decode(spec: LinearSpec, features: CpuFeatures) -> tirx.PrimFunc:
@@ -114,15 +115,15 @@ def _float_decode(spec: LinearSpec, features: CpuFeatures) -> tirx.PrimFunc:
     tile = linear_tile(spec, features)
 
     @T.prim_func(s_tir=True)
-    def linear_decode_q0f32(x_handle: T.handle, w_handle: T.handle, y_handle: T.handle) -> None:
+    def linear_decode_plain(x_handle: T.handle, w_handle: T.handle, y_handle: T.handle) -> None:
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
-        x = T.match_buffer(x_handle, (1, k), "float32")
-        w = T.match_buffer(w_handle, (n, k), "float32")
-        y = T.match_buffer(y_handle, (1, n), "float32")
+        x = T.match_buffer(x_handle, (1, k), spec.dtype)
+        w = T.match_buffer(w_handle, (n, k), spec.dtype)
+        y = T.match_buffer(y_handle, (1, n), spec.output_dtype)
         gemv = T.meta_var(FloatGemv(spec, tile, w))
         gemv.run(x, y, 0)
 
-    return linear_decode_q0f32
+    return linear_decode_plain
 
 
 def _quantized_decode(spec: LinearSpec, features: CpuFeatures) -> tirx.PrimFunc:
@@ -130,15 +131,15 @@ def _quantized_decode(spec: LinearSpec, features: CpuFeatures) -> tirx.PrimFunc:
     tile = linear_tile(spec, features)
 
     @T.prim_func(s_tir=True)
-    def linear_decode_q4f32_1(
+    def linear_decode_quantized(
         x_handle: T.handle, weight_handle: T.handle, scale_handle: T.handle, y_handle: T.handle
     ) -> None:
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
-        x = T.match_buffer(x_handle, (1, k), "float32")
+        x = T.match_buffer(x_handle, (1, k), spec.dtype)
         q_weight = T.match_buffer(weight_handle, (n, k // QUANT_PER_WORD), "uint32")
-        q_scale = T.match_buffer(scale_handle, (n, k // QUANT_GROUP), "float32")
-        y = T.match_buffer(y_handle, (1, n), "float32")
+        q_scale = T.match_buffer(scale_handle, (n, k // QUANT_GROUP), spec.dtype)
+        y = T.match_buffer(y_handle, (1, n), spec.output_dtype)
         gemv = T.meta_var(QuantizedGemv(spec, tile, q_weight, q_scale))
         gemv.run(x, y, 0)
 
-    return linear_decode_q4f32_1
+    return linear_decode_quantized

@@ -1,6 +1,6 @@
 """How the GEMM's register tile reads the weight: as stored, or unpacked just before use.
 
-Both classes offer the same three steps: `start_task` allocates what a task needs, `load_tile`
+All classes offer the same three steps: `start_task` allocates what a task needs, `load_tile`
 prepares one register tile's rows for one depth block, `at` names weights of that tile.
 """
 
@@ -11,7 +11,9 @@ from typing import Any
 from tvm.script import tirx as T
 
 from ..constants import QUANT_GROUP
+from ..simd.storage import as_float32
 from ..simd.vector import Expr
+from ..spec import LinearSpec
 from .dequantize import dequantize_run
 
 
@@ -35,16 +37,11 @@ class FloatRows:
 
 
 @T.meta_class
-class QuantizedRows:
-    """The weight as q4f32_1, `q_weight` (outputs, depth / 8) and `q_scale` (outputs, depth / 32).
+class UnpackedRows:
+    """`load_tile`, of the classes below, unpacks one register tile's rows to float32 in a buffer of
+    the task, small enough for L1; all panels of the token block then use it."""
 
-    `load_tile` unpacks one register tile's rows into a buffer of the task, small enough for L1;
-    all panels of the token block then use it.
-    """
-
-    def __init__(self, q_weight: Any, q_scale: Any) -> None:
-        self.q_weight = q_weight
-        self.q_scale = q_scale
+    def __init__(self) -> None:
         self.tile: Any = None
         self.outputs = 0
 
@@ -52,6 +49,44 @@ class QuantizedRows:
         """Allocate the buffer, (outputs, depth) float32."""
         self.outputs = outputs
         self.tile = T.alloc_buffer((outputs, depth), "float32")
+
+    def at(self, first_output: Expr, first_k: Expr, output: Expr, k: Expr, count: int) -> Expr:
+        """`count` weights from input feature `k` of the tile on."""
+        return self.tile[output, k if count == 1 else T.ramp(k, 1, count)]
+
+
+@T.meta_class
+class HalfRows(UnpackedRows):
+    """The weight as float16 rows, `w` (outputs, depth)."""
+
+    def __init__(self, w: Any, lanes: int) -> None:
+        super().__init__()
+        self.w = w
+        self.lanes = lanes
+
+    @T.inline
+    def load_tile(self, first_output: Expr, first_k: Expr, depth: Expr) -> None:
+        """Convert input features `first_k : first_k + depth` of the tile's outputs."""
+        whole = T.bind(depth // self.lanes * self.lanes)
+        for output in range(self.outputs):
+            for v in range(depth // self.lanes):
+                self.tile[output, T.ramp(v * self.lanes, 1, self.lanes)] = as_float32(
+                    self.w[first_output + output, T.ramp(first_k + v * self.lanes, 1, self.lanes)]
+                )
+            for k in range(depth - whole):
+                self.tile[output, whole + k] = as_float32(
+                    self.w[first_output + output, first_k + whole + k]
+                )
+
+
+@T.meta_class
+class QuantizedRows(UnpackedRows):
+    """The weight in 4 bits, `q_weight` (outputs, depth / 8) and `q_scale` (outputs, depth / 32)."""
+
+    def __init__(self, q_weight: Any, q_scale: Any) -> None:
+        super().__init__()
+        self.q_weight = q_weight
+        self.q_scale = q_scale
 
     @T.inline
     def load_tile(self, first_output: Expr, first_k: Expr, depth: Expr) -> None:
@@ -67,6 +102,7 @@ class QuantizedRows:
                 output,
             )
 
-    def at(self, first_output: Expr, first_k: Expr, output: Expr, k: Expr, count: int) -> Expr:
-        """`count` weights from input feature `k` of the tile on."""
-        return self.tile[output, k if count == 1 else T.ramp(k, 1, count)]
+
+def plain_rows(spec: LinearSpec, w: Any, lanes: int) -> FloatRows | HalfRows:
+    """The rows of a weight that isn't quantized."""
+    return FloatRows(w) if spec.dtype == "float32" else HalfRows(w, lanes)

@@ -14,6 +14,7 @@ from ..constants import INT8_QMAX
 from ..features import CpuFeatures
 from ..simd.prefetch import prefetch_row
 from ..simd.shuffle import transpose
+from ..simd.storage import as_float32
 from ..simd.vector import Expr, const_f32, max_lanes, splat
 from ..spec import AttentionSpec, rotation_block
 from .int8_dot import Int8DotMethod, int8_dot_method
@@ -95,7 +96,7 @@ class KeyBlock:
         keys = []
         for lane in range(self.lanes):
             entry = row_table[T.min(first_key + lane, num_keys - 1)] + row_offset
-            key = rows[T.Cast("int64", entry), dims]
+            key = as_float32(rows[T.Cast("int64", entry), dims])
             keys.append(T.bind(key - means[mean, dims]) if self.centered else T.bind(key))
         for dim, column in enumerate(transpose(keys, self.lanes)):
             T.buffer_store(self.columns, column, [first_dim + dim, self.lane()])
@@ -182,7 +183,7 @@ def quantize_keys(
 ) -> tirx.PrimFunc:
     """The standalone stage: one KV head's keys, measured, quantized and packed.
 
-    Variables: `rows` (R, D) float32; `row_table` (n,) int32, key i is row
+    Variables: `rows` (R, D), dtype of the spec; `row_table` (n,) int32, key i is row
     `row_table[i] + row_offset`; `scales` (3,) float32, ascending; outputs `packed`
     (blocks, D / group, lanes * group) in the dot method's key type, where `blocks` lanes hold n or
     more keys (the rest become zeros), and `chosen` (1,) float32, the scale used.
@@ -201,7 +202,7 @@ def quantize_keys(
     ) -> None:
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
         num_rows, num_keys, num_blocks = T.int32(), T.int32(), T.int32()
-        rows = T.match_buffer(var_rows, (num_rows, dim), "float32")
+        rows = T.match_buffer(var_rows, (num_rows, dim), spec.dtype)
         row_table = T.match_buffer(var_row_table, (num_keys,), "int32")
         scales = T.match_buffer(var_scales, (BUCKETS_PER_AXIS,), "float32")
         packed = T.match_buffer(

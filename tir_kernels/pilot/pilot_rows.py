@@ -6,7 +6,8 @@ few large dimensions.
 
 Contract, the same bits on every target: float32 differences `k - mean`; then the unnormalized
 Walsh-Hadamard transform over blocks of the largest power of two that divides head_dim, stage by
-stage from distance 1, (a, b) -> (a + b, a - b) in float32.
+stage from distance 1, (a, b) -> (a + b, a - b) in float32. Of float16 rows, all of this is done
+to what they hold, in float32.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 from tvm.script import tirx as T
 
 from ..simd.shuffle import pick
+from ..simd.storage import as_float32
 from ..simd.vector import Expr, const_f32, max_lanes, splat
 from ..spec import rotation_block
 
@@ -47,10 +49,10 @@ class PilotRow:
         for j in T.unroll(self.vectors):
             if self.centered:
                 self.row[0, self.vector(j)] = (
-                    rows[row, self.vector(j)] - means[mean, self.vector(j)]
+                    as_float32(rows[row, self.vector(j)]) - means[mean, self.vector(j)]
                 )
             else:
-                self.row[0, self.vector(j)] = rows[row, self.vector(j)]
+                self.row[0, self.vector(j)] = as_float32(rows[row, self.vector(j)])
         self.rotate()
 
     def rotate(self) -> None:
@@ -108,7 +110,8 @@ class AbsoluteMaximum:
     def include_stored(self, rows: T.Buffer, row: Expr) -> None:
         for j in T.unroll(self.view.vectors):
             self.lane_maxima[T.ramp(0, 1, self.lanes)] = T.max(
-                self.lane_maxima[T.ramp(0, 1, self.lanes)], T.abs(rows[row, self.view.vector(j)])
+                self.lane_maxima[T.ramp(0, 1, self.lanes)],
+                T.abs(as_float32(rows[row, self.view.vector(j)])),
             )
 
     def value(self) -> Expr:

@@ -17,6 +17,7 @@ import numpy as np
 from tvm.script import tirx as T
 
 from ..constants import INT8_QMAX
+from ..simd.storage import as_float32
 from ..simd.vector import Expr, const_f32, int32_dtype, splat
 from .int8_dot import Int8DotMethod
 from .pilot_rows import PilotRow
@@ -83,7 +84,7 @@ class KeyQuantizer:
             self.key[T.ramp(j * self.lanes, 1, self.lanes)] = T.Cast(
                 f"{self.dot.key_dtype}x{self.lanes}",
                 quantize_lanes(
-                    rows[row, T.ramp(j * self.lanes, 1, self.lanes)],
+                    as_float32(rows[row, T.ramp(j * self.lanes, 1, self.lanes)]),
                     scale,
                     self.lanes,
                     self.quant_max,

@@ -13,6 +13,7 @@ from tvm.script import tirx as T
 
 from ..constants import INT8_QMAX
 from ..features import CpuFeatures
+from ..simd.storage import as_float32
 from ..simd.vector import Expr, splat, sum_lanes_i32
 from ..spec import AttentionSpec
 from .int8_dot import Int8DotMethod, int8_dot_method
@@ -36,7 +37,7 @@ class PilotQueries(QuantizedRows):
 
     @T.inline
     def quantize(self, rows: T.Buffer, row: Expr, scale: Expr, query: Expr) -> None:
-        """Query `query` of the tile = `rows[row]` of rows (any, head_dim) float32."""
+        """Query `query` of the tile = `rows[row]` of rows (any, head_dim)."""
         if self.view.changed:
             self.view.load(rows, row, rows, 0)
             self.quantize_stored(self.view.row, 0, scale, query)
@@ -50,7 +51,7 @@ class PilotQueries(QuantizedRows):
         total[T.ramp(0, 1, self.lanes)] = splat(T.int32(0), self.lanes)
         for j in T.unroll(self.vectors):
             quantized[T.ramp(0, 1, self.lanes)] = quantize_lanes(
-                rows[row, T.ramp(j * self.lanes, 1, self.lanes)],
+                as_float32(rows[row, T.ramp(j * self.lanes, 1, self.lanes)]),
                 scale,
                 self.lanes,
                 self.quant_max,
@@ -94,10 +95,11 @@ def pilot_scores(
 ) -> tirx.PrimFunc:
     """The standalone stage: one head's queries, measured and quantized, against its packed keys.
 
-    Variables: `q` (m, Hq, D) float32, of which `head` is taken; `scales` (3,) float32, ascending;
-    `packed` as `quantize_keys` writes it, a multiple of `register_blocks` blocks; outputs `scores`
-    (padded m, padded n) int32, m rounded up to `register_queries` and all of the packed keys, and
-    `chosen` (1,) float32, the scale used. Padding queries repeat the last; padding keys score 0.
+    Variables: `q` (m, Hq, D), dtype of the spec, of which `head` is taken; `scales` (3,) float32,
+    ascending; `packed` as `quantize_keys` writes it, a multiple of `register_blocks` blocks;
+    outputs `scores` (padded m, padded n) int32, m rounded up to `register_queries` and all of the
+    packed keys, and `chosen` (1,) float32, the scale used. Padding queries repeat the last; padding
+    keys score 0.
     """
     dot = int8_dot_method(features, quant_max)
     dim, heads, lanes = spec.head_dim, spec.num_q_heads, features.lanes
@@ -114,14 +116,14 @@ def pilot_scores(
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
         num_queries, num_blocks = T.int32(), T.int32()
         padded_queries, padded_keys = T.int32(), T.int32()
-        q = T.match_buffer(var_q, (num_queries, heads, dim), "float32")
+        q = T.match_buffer(var_q, (num_queries, heads, dim), spec.dtype)
         scales = T.match_buffer(var_scales, (BUCKETS_PER_AXIS,), "float32")
         packed = T.match_buffer(
             var_packed, (num_blocks, dim // dot.group, dot.lanes * dot.group), dot.key_dtype
         )
         scores = T.match_buffer(var_scores, (padded_queries, padded_keys), "int32")
         chosen = T.match_buffer(var_chosen, (1,), "float32")
-        q_rows = T.decl_buffer((num_queries * heads, dim), "float32", data=q.data)
+        q_rows = T.decl_buffer((num_queries * heads, dim), spec.dtype, data=q.data)
         view = PilotRow(dim, lanes, centered=False, rotated=False)
         largest = AbsoluteMaximum(view)
         queries = PilotQueries(dim, dot, view, quant_max)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ..decode.shadow_rows import BYTES_PER_FLOAT, KEYS_PER_ROW
+from ..decode.shadow_rows import keys_per_row
 from ..pilot.quantize import bucket_scales
 from ..spec import ShadowSpec, keep_count
 from .attention import sequence_pages
@@ -53,10 +53,10 @@ def append(
     page, slot = np.divmod(np.asarray(positions)[kept], geometry.page_size)
     pages[page, 0, :hkv, slot], pages[page, 1, :hkv, slot] = k[kept], v[kept]
     shadow = key_shadow(spec, layer, k[kept])
-    bytes_view = pages.view(np.int8)  # (num_pages, 2, Hs, page_size, 4 D)
+    bytes_view = pages.view(np.int8)  # (num_pages, 2, Hs, page_size, element_bytes * D)
     for kv_head in range(hkv):
-        row, rest = divmod(kv_head, KEYS_PER_ROW)
-        plane, part = divmod(rest, BYTES_PER_FLOAT)
+        row, rest = divmod(kv_head, keys_per_row(geometry))
+        plane, part = divmod(rest, geometry.element_bytes)
         columns = slice(part * dim, (part + 1) * dim)
         bytes_view[page, plane, hkv + row, slot, columns] = shadow[:, kv_head]
 

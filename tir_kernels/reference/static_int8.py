@@ -41,7 +41,7 @@ def attend_static_int8(
         _quantize(tensor, scales[layer])
         for tensor, scales in ((q, spec.q_scales), (k, spec.k_scales), (v, spec.v_scales))
     )
-    output, lse = np.empty_like(q), np.empty(q.shape[:2], np.float32)
+    output, lse = np.empty(q.shape, np.float32), np.empty(q.shape[:2], np.float32)
     decided = np.empty(q.shape[:2], np.bool_)
     for head in range(geometry.num_q_heads):
         kv_head = head // geometry.group_size
@@ -87,7 +87,7 @@ def static_int8_paged_prefill(
 ) -> tuple[Floats, Floats, Bools]:
     """Twin of the kernel, results as of `attend_static_int8`; output and lse of rows outside
     `q_indptr` are NaN."""
-    output, lse = np.full_like(q, np.nan), np.full(q.shape[:2], np.nan, np.float32)
+    output, lse = (np.full(shape, np.nan, np.float32) for shape in (q.shape, q.shape[:2]))
     decided = np.ones(q.shape[:2], np.bool_)
     for b in range(len(q_indptr) - 1):
         rows = slice(q_indptr[b], q_indptr[b + 1])

@@ -23,9 +23,9 @@ from .query_task import QueryTask
 def shadow_lists(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFunc:
     """Which past keys each row of one sequence's new queries would attend to.
 
-    Variables: `q` (m, Hq, D) float32; `pages` (num_pages, 2, Hs, page_size, D) float32, of which
-    the first ceil(num_keys / page_size), in order, hold the keys; outputs `lists` (m, Hq, c) int32,
-    c >= num_keys, and `counts` (m, Hq) int32; `layer`, `num_keys` (at least 1) int32.
+    Variables: `q` (m, Hq, D) and `pages` (num_pages, 2, Hs, page_size, D), dtype of the spec, of
+    which the first ceil(num_keys / page_size), in order, hold the keys; outputs `lists` (m, Hq, c)
+    int32, c >= num_keys, and `counts` (m, Hq) int32; `layer`, `num_keys` (at least 1) int32.
     `lists[i, h, : counts[i, h]]` ascend; entries beyond are undefined. Rows that share a list each
     get it; a head that keeps everything lists everything.
     """
@@ -47,11 +47,13 @@ def shadow_lists(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFunc:
     ) -> None:
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
         num_queries, num_pages, capacity = T.int32(), T.int32(), T.int32()
-        q = T.match_buffer(var_q, (num_queries, hq, dims), "float32")
-        pages = T.match_buffer(var_pages, (num_pages, KV_PLANES, stored, slots, dims), "float32")
+        q = T.match_buffer(var_q, (num_queries, hq, dims), geometry.dtype)
+        pages = T.match_buffer(
+            var_pages, (num_pages, KV_PLANES, stored, slots, dims), geometry.dtype
+        )
         lists = T.match_buffer(var_lists, (num_queries, hq, capacity), "int32")
         counts = T.match_buffer(var_counts, (num_queries, hq), "int32")
-        q_rows = T.decl_buffer((num_queries * hq, dims), "float32", data=q.data)
+        q_rows = T.decl_buffer((num_queries * hq, dims), geometry.dtype, data=q.data)
         cache_rows = page_rows(pages, num_pages, geometry)
         assert layer < spec.num_layers, "the plan has no such layer"
 

@@ -18,6 +18,7 @@ from tvm.script import tirx as T
 from ..constants import EMPTY_LSE, LOG2_E
 from ..features import CpuFeatures
 from ..simd.shuffle import BLOCK_LANES, pick
+from ..simd.storage import as_float32, as_stored
 from ..simd.vector import Expr, const_f32, exp2, max_lanes, splat, sum_lanes
 from ..spec import AttentionSpec
 
@@ -103,7 +104,7 @@ class SparseTile:
     def load(self, q_rows: T.Buffer, row: Expr, i: Expr) -> None:
         """Query i = `q_rows[row]` of q_rows (any, D)."""
         for j in T.unroll(self.vectors):
-            self.q[i, self.vector(j)] = q_rows[row, self.vector(j)] * const_f32(
+            self.q[i, self.vector(j)] = as_float32(q_rows[row, self.vector(j)]) * const_f32(
                 self.q_scale, self.lanes
             )
 
@@ -198,11 +199,9 @@ class SparseTile:
         vectors of the row from `first_vector` on; the lanes aren't summed yet."""
         row = T.bind(T.Cast("int64", row_table[self.indices[i, entry]] + key_offset))
         for j in T.unroll(num_vectors):
-            partial[self.vector(slot)] = (
-                partial[self.vector(slot)]
-                + self.q[i, self.vector(first_vector + j)]
-                * k_rows[row, self.vector(first_vector + j)]
-            )
+            partial[self.vector(slot)] = partial[self.vector(slot)] + self.q[
+                i, self.vector(first_vector + j)
+            ] * as_float32(k_rows[row, self.vector(first_vector + j)])
 
     @T.inline
     def weigh(self, i: Expr) -> None:
@@ -285,11 +284,9 @@ class SparseTile:
         for p in range(stop - start):
             row = T.bind(T.Cast("int64", row_table[self.indices[i, start + p]] + value_offset))
             for j in T.unroll(num_vectors):
-                acc[self.vector(j)] = (
-                    acc[self.vector(j)]
-                    + splat(self.weights[i, start + p], self.lanes)
-                    * v_rows[row, self.vector(first_vector + j)]
-                )
+                acc[self.vector(j)] = acc[self.vector(j)] + splat(
+                    self.weights[i, start + p], self.lanes
+                ) * as_float32(v_rows[row, self.vector(first_vector + j)])
         for j in T.unroll(num_vectors):
             self.o[i, self.vector(first_vector + j)] = acc[self.vector(j)]
 
@@ -300,11 +297,13 @@ class SparseTile:
         if self.counts[i] > 0:
             inverse = T.bind(T.float32(1) / self.weight_sum[i])
             for j in T.unroll(self.vectors):
-                output[query, head, self.vector(j)] = self.o[i, self.vector(j)] * splat(
-                    inverse, self.lanes
+                output[query, head, self.vector(j)] = as_stored(
+                    self.o[i, self.vector(j)] * splat(inverse, self.lanes), output.dtype
                 )
             lse[query, head] = self.lse[i]
         else:
             for j in T.unroll(self.vectors):
-                output[query, head, self.vector(j)] = const_f32(0.0, self.lanes)
+                output[query, head, self.vector(j)] = as_stored(
+                    const_f32(0.0, self.lanes), output.dtype
+                )
             lse[query, head] = T.float32(EMPTY_LSE)

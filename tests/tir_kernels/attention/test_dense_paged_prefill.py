@@ -15,6 +15,8 @@ from tir_kernels.reference import attention as twin
 from tir_kernels.spec import AttentionSpec
 
 from ..dense_harness import (
+    HALF,
+    HALF_ODD_DIMS,
     LARGE_SPREAD,
     LARGE_TOLERANCE,
     SMOLLM2,
@@ -22,6 +24,7 @@ from ..dense_harness import (
     TOLERANCE,
     dense_kernel,
     indptr,
+    output_tolerance,
     paged_batch,
     run_paged_prefill,
     spec_id,
@@ -50,10 +53,8 @@ def check(
 ) -> None:
     rng = np.random.default_rng(sum(q_lengths) + 1000 * sum(kv_lengths))
     q_indptr = indptr(q_lengths)
-    q = (
-        rng.standard_normal((q_indptr[-1], spec.num_q_heads, spec.head_dim), dtype=np.float32)
-        * spread
-    )
+    q = rng.standard_normal((q_indptr[-1], spec.num_q_heads, spec.head_dim), dtype=np.float32)
+    q = (q * spread).astype(spec.dtype)
     batch = paged_batch(spec, kv_lengths, rng)
     got = run_paged_prefill(
         dense_kernel("paged_prefill", spec, target), spec, q, q_indptr, batch, causal
@@ -68,12 +69,12 @@ def check(
         batch.last_page_len,
         causal,
     )
-    np.testing.assert_allclose(got[0], want[0], **tolerance)
+    np.testing.assert_allclose(got[0], want[0], **output_tolerance(spec, tolerance))
     np.testing.assert_allclose(got[1], want[1], **tolerance)
 
 
 @pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("spec", SPECS[1:], ids=spec_id)
+@pytest.mark.parametrize("spec", [*SPECS[1:], HALF, HALF_ODD_DIMS], ids=spec_id)
 def test_kernel_equals_twin(
     spec: AttentionSpec, causal: bool, host_target: tvm.target.Target
 ) -> None:

@@ -15,6 +15,8 @@ from tir_kernels.reference import attention as twin
 from tir_kernels.spec import AttentionSpec
 
 from ..dense_harness import (
+    HALF,
+    HALF_ODD_DIMS,
     LARGE_SPREAD,
     LARGE_TOLERANCE,
     ODD_DIMS,
@@ -22,6 +24,7 @@ from ..dense_harness import (
     TOLERANCE,
     dense_kernel,
     indptr,
+    output_tolerance,
     run_ragged_prefill,
     spec_id,
 )
@@ -53,26 +56,25 @@ def check(
     q_indptr, kv_indptr = indptr(q_lengths) + outside, indptr(kv_lengths)
     total = q_indptr[-1] + outside
     q = rng.standard_normal((total, spec.num_q_heads, spec.head_dim), dtype=np.float32) * spread
-    k, v = rng.standard_normal(
-        (2, kv_indptr[-1], spec.num_kv_heads, spec.head_dim), dtype=np.float32
-    )
+    kv_shape = (2, kv_indptr[-1], spec.num_kv_heads, spec.head_dim)
+    k, v = rng.standard_normal(kv_shape, dtype=np.float32).astype(spec.dtype)
     got = run_ragged_prefill(
         dense_kernel("ragged_prefill", spec, target),
         spec,
-        q,
+        q.astype(spec.dtype),
         q_indptr.astype(np.int32),
         k,
         v,
         kv_indptr,
         causal,
     )
-    want = twin.ragged_prefill(spec, q, q_indptr, k, v, kv_indptr, causal)
-    np.testing.assert_allclose(got[0], want[0], **tolerance)
+    want = twin.ragged_prefill(spec, q.astype(spec.dtype), q_indptr, k, v, kv_indptr, causal)
+    np.testing.assert_allclose(got[0], want[0], **output_tolerance(spec, tolerance))
     np.testing.assert_allclose(got[1], want[1], **tolerance)
 
 
 @pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("spec", [SMOLLM2, ODD_DIMS], ids=spec_id)
+@pytest.mark.parametrize("spec", [SMOLLM2, ODD_DIMS, HALF, HALF_ODD_DIMS], ids=spec_id)
 def test_kernel_equals_twin(
     spec: AttentionSpec, causal: bool, host_target: tvm.target.Target
 ) -> None:

@@ -28,6 +28,7 @@ from tir_kernels.simd.vector import Expr
 from tir_kernels.spec import AttentionSpec, SpecError, StaticInt8Spec
 
 from ..dense_harness import (
+    HALF,
     ODD_DIMS,
     SMOLLM2,
     SPECS,
@@ -35,6 +36,7 @@ from ..dense_harness import (
     Kernel,
     PagedBatch,
     indptr,
+    output_tolerance,
     paged_batch,
     run_paged_prefill,
     spec_id,
@@ -80,7 +82,7 @@ def draw(
     shape = (q_indptr[-1], geometry.num_q_heads, geometry.head_dim)
     # larger than usual, so that probabilities reach many of the levels
     q = rng.standard_normal(shape, dtype=np.float32) * np.float32(2)
-    return q, q_indptr, paged_batch(geometry, kv_lengths, rng)
+    return q.astype(geometry.dtype), q_indptr, paged_batch(geometry, kv_lengths, rng)
 
 
 def check(
@@ -123,11 +125,11 @@ def compare(
     )
     assert np.isfinite(output).all()
     assert decided.size == 0 or decided.mean() >= compared
-    np.testing.assert_allclose(output[decided], want_output[decided], **TOLERANCE)
+    np.testing.assert_allclose(output[decided], want_output[decided], **output_tolerance(geometry))
     np.testing.assert_allclose(lse, want_lse, **TOLERANCE)
 
 
-@pytest.mark.parametrize("geometry", SPECS, ids=spec_id)
+@pytest.mark.parametrize("geometry", [*SPECS, HALF], ids=spec_id)
 def test_kernel_equals_twin(geometry: AttentionSpec, host_target: tvm.target.Target) -> None:
     for lengths in LENGTHS:
         check(host_target, geometry, FINE_LAYER, *draw(geometry, *lengths))

@@ -16,10 +16,10 @@ from tir_kernels.rotary import rotary_frequencies, split_rotary
 from tir_kernels.spec import AttentionSpec
 
 from ..decode_harness import decode_spec
-from ..dense_harness import SPECS, index_tensor, spec_id
+from ..dense_harness import HALF, HALF_UNIT, SPECS, index_tensor, spec_id
 from ..shadow_harness import tensor
 
-GEOMETRIES = [with_key_shadow(decode_spec(spec)).attention for spec in SPECS[1:3]]
+GEOMETRIES = [with_key_shadow(decode_spec(spec)).attention for spec in (*SPECS[1:3], HALF)]
 NUM_PAGES = 5
 
 every_geometry = pytest.mark.parametrize("spec", GEOMETRIES, ids=spec_id)
@@ -27,8 +27,9 @@ every_geometry = pytest.mark.parametrize("spec", GEOMETRIES, ids=spec_id)
 
 def random_pages(spec: AttentionSpec) -> np.ndarray:
     """Any bytes at all, among them those of NaNs: a shadow's are no numbers."""
-    shape = (NUM_PAGES, 2, spec.stored_heads, spec.page_size, 4 * spec.head_dim)
-    return np.random.default_rng(4).integers(0, 256, shape, np.uint8).view(np.float32)
+    row_bytes = spec.element_bytes * spec.head_dim
+    shape = (NUM_PAGES, 2, spec.stored_heads, spec.page_size, row_bytes)
+    return np.random.default_rng(4).integers(0, 256, shape, np.uint8).view(spec.dtype)
 
 
 def assert_same_bytes(got: np.ndarray, want: np.ndarray) -> None:
@@ -70,7 +71,7 @@ def test_reading_pages(spec: AttentionSpec, host_target: tvm.target.Target) -> N
     pages = random_pages(spec)
     positions = np.array([79, 0, 33], np.int32)
     shape = (num_layers, len(positions), spec.stored_heads, spec.head_dim)
-    planes = [np.zeros(shape, np.float32) for _ in range(2)]
+    planes = [np.zeros(shape, spec.dtype) for _ in range(2)]
     outputs = [tensor(plane) for plane in planes]
     kernel(tensor(pages), index_tensor(positions), *outputs, 1)
     for index, plane in enumerate(planes):
@@ -93,17 +94,19 @@ def test_a_widened_projection_is_split_as_before(
         host_target,
     )
     rng = np.random.default_rng(num_tokens)
-    qkv = rng.standard_normal((num_tokens, hq + 2 * hkv, dim), dtype=np.float32)
+    shape = (num_tokens, hq + 2 * hkv, dim)
+    qkv = rng.standard_normal(shape, dtype=np.float32).astype(spec.dtype)
     positions = rng.integers(0, 4096, num_tokens).astype(np.int32)
     shapes = [
         (num_tokens, heads, dim)
         for heads in (hq + 2 * spec.stored_heads, hq, spec.stored_heads, spec.stored_heads)
     ]
-    wide, q, k, v = (tensor(np.full(shape, np.nan, np.float32)) for shape in shapes)
+    wide, q, k, v = (tensor(np.full(shape, np.nan, spec.dtype)) for shape in shapes)
     module["widen"](tensor(qkv), 7, wide)
     module["split"](wide, index_tensor(positions), q, k, v, 1)
     frequencies = rotary_frequencies(dim, 10000.0, None)
     expected = rotary_twin.split_rotary(qkv, positions, hkv, frequencies)
     for got, want in zip((q, k, v), expected, strict=True):
-        np.testing.assert_allclose(got.numpy()[:, : want.shape[1]], want, rtol=0, atol=2e-6)
+        rtol = HALF_UNIT if spec.dtype == "float16" else 0.0
+        np.testing.assert_allclose(got.numpy()[:, : want.shape[1]], want, rtol=rtol, atol=2e-6)
     np.testing.assert_array_equal(k.numpy()[:, hkv, 0], 7.0)

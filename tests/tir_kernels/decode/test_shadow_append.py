@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tvm
@@ -12,11 +14,13 @@ from tir_kernels.reference.attention import sequence_pages
 from tir_kernels.spec import AttentionSpec, PilotSpec, ShadowSpec
 
 from ..decode_harness import NUM_LAYERS, decode_spec, run_append
-from ..dense_harness import SMOLLM2, SPECS, spec_id
+from ..dense_harness import HALF, HALF_ODD_DIMS, SMOLLM2, SPECS, spec_id
 from ..shadow_harness import VARIANTS
 
 MANY_KV_HEADS = AttentionSpec(num_q_heads=10, num_kv_heads=10, head_dim=16, sm_scale=0.25)
 """More KV heads than one extra head row holds, and the smallest head dim."""
+
+MANY_IN_HALF = replace(MANY_KV_HEADS, dtype="float16")
 
 PILOTS = {
     "plain": PilotSpec(),
@@ -32,18 +36,17 @@ def check(
     rng = np.random.default_rng(num_tokens)
     num_pages = -(-num_tokens // geometry.page_size) + 2
     shape = (num_pages, 2, geometry.stored_heads, geometry.page_size, geometry.head_dim)
-    pages = rng.standard_normal(shape, dtype=np.float32)
+    pages = rng.standard_normal(shape, dtype=np.float32).astype(geometry.dtype)
     positions = rng.permutation(num_pages * geometry.page_size)[:num_tokens].astype(np.int32)
     positions[1::4] = -1
-    k, v = rng.standard_normal(
-        (2, num_tokens, geometry.num_kv_heads, geometry.head_dim), dtype=np.float32
-    )
+    kv_shape = (2, num_tokens, geometry.num_kv_heads, geometry.head_dim)
+    k, v = rng.standard_normal(kv_shape, dtype=np.float32).astype(geometry.dtype)
     got = run_append(spec, target, layer, pages, k, v, positions, variant)
     twin.append(spec, layer, pages, k, v, positions)
     np.testing.assert_array_equal(got.view(np.int8), pages.view(np.int8))
 
 
-@pytest.mark.parametrize("geometry", [*SPECS, MANY_KV_HEADS], ids=spec_id)
+@pytest.mark.parametrize("geometry", [*SPECS, MANY_KV_HEADS, HALF, MANY_IN_HALF], ids=spec_id)
 def test_kernel_equals_twin(geometry: AttentionSpec, host_target: tvm.target.Target) -> None:
     spec = decode_spec(geometry)
     for num_tokens in (0, 1, 37):
@@ -61,8 +64,9 @@ def test_keys_as_the_pilot_sees_them(
 
 @pytest.mark.parametrize("variant", VARIANTS[1:])
 def test_every_vector_unit(variant: str, host_target: tvm.target.Target) -> None:
-    spec = decode_spec(SPECS[1], PilotSpec(hadamard_rotation=True), centered=True)
-    check(spec, host_target, 21, 1, variant)
+    for geometry in (SPECS[1], HALF_ODD_DIMS):
+        spec = decode_spec(geometry, PilotSpec(hadamard_rotation=True), centered=True)
+        check(spec, host_target, 21, 1, variant)
 
 
 def test_keys_beyond_the_scale_saturate(host_target: tvm.target.Target) -> None:
@@ -93,7 +97,14 @@ def test_keys_and_values_are_where_every_kernel_reads_them(host_target: tvm.targ
 
 @pytest.mark.parametrize(("kv_heads", "rows"), [(1, 1), (3, 1), (8, 1), (9, 2), (16, 2), (17, 3)])
 def test_eight_kv_heads_take_a_row(kv_heads: int, rows: int) -> None:
-    assert shadow_rows(kv_heads) == rows
+    spec = AttentionSpec(kv_heads, kv_heads, head_dim=16, sm_scale=0.25)
+    assert shadow_rows(spec) == rows
+
+
+@pytest.mark.parametrize(("kv_heads", "rows"), [(1, 1), (4, 1), (5, 2), (8, 2), (9, 3)])
+def test_four_kv_heads_take_a_row_of_float16(kv_heads: int, rows: int) -> None:
+    spec = AttentionSpec(kv_heads, kv_heads, head_dim=16, sm_scale=0.25, dtype="float16")
+    assert shadow_rows(spec) == rows
 
 
 def test_an_unknown_layer_is_an_error(host_target: tvm.target.Target) -> None:

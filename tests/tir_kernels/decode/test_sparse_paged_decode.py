@@ -8,6 +8,7 @@ calibration (ties everywhere), NaN in every slot that holds no key.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -34,7 +35,17 @@ from ..decode_harness import (
     run_sparse_decode,
     shadowed_batch,
 )
-from ..dense_harness import SMOLLM2, SPECS, TOLERANCE, PagedBatch, spec_id
+from ..dense_harness import (
+    HALF,
+    HALF_ODD_DIMS,
+    ODD_DIMS,
+    SMOLLM2,
+    SPECS,
+    TOLERANCE,
+    PagedBatch,
+    output_tolerance,
+    spec_id,
+)
 from ..shadow_harness import VARIANTS
 
 LENGTHS = [[0], [1], [2], [7], [16], [17], [31], [260], [0, 3, 300, 0, 16, 0], [1500]]
@@ -50,7 +61,7 @@ def draw(
     rng = np.random.default_rng(sum(kv_lengths))
     shape = (len(kv_lengths), spec.attention.num_q_heads, spec.attention.head_dim)
     q = rng.standard_normal(shape, dtype=np.float32) * np.float32(spread)
-    return q, shadowed_batch(spec, layer, kv_lengths, rng)
+    return q.astype(spec.attention.dtype), shadowed_batch(spec, layer, kv_lengths, rng)
 
 
 def check(
@@ -66,7 +77,7 @@ def check(
     want = twin.sparse_paged_decode(
         spec, layer, q, batch.pages, batch.page_indptr, batch.page_values, batch.last_page_len
     )
-    np.testing.assert_allclose(got[0], want[0], **TOLERANCE)
+    np.testing.assert_allclose(got[0], want[0], **output_tolerance(spec.attention))
     np.testing.assert_allclose(got[1], want[1], **TOLERANCE)
 
 
@@ -82,13 +93,14 @@ def check_lists(
     rng = np.random.default_rng(num_keys)
     q = rng.standard_normal((geometry.num_q_heads, geometry.head_dim), dtype=np.float32) * spread
     k = rng.standard_normal((num_keys, geometry.num_kv_heads, geometry.head_dim), dtype=np.float32)
-    got = run_lists(spec, target, layer, q.astype(np.float32), k, variant)
-    want = twin.select(spec, layer, q.astype(np.float32), k)
+    q, k = (x.astype(geometry.dtype) for x in (q, k))
+    got = run_lists(spec, target, layer, q, k, variant)
+    want = twin.select(spec, layer, q, k)
     for mine, theirs in zip(got, want, strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
 
-@pytest.mark.parametrize("geometry", SPECS, ids=spec_id)
+@pytest.mark.parametrize("geometry", [*SPECS, HALF], ids=spec_id)
 def test_lists_equal_the_twins(geometry: AttentionSpec, host_target: tvm.target.Target) -> None:
     spec = decode_spec(geometry)
     for num_keys in LIST_LENGTHS:
@@ -97,10 +109,12 @@ def test_lists_equal_the_twins(geometry: AttentionSpec, host_target: tvm.target.
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("bits", [4, 8])
-def test_lists_of_changed_rows(bits: int, variant: str, host_target: tvm.target.Target) -> None:
-    pilot = PilotSpec(bits=8 if bits == 8 else 4, hadamard_rotation=True)
-    spec = decode_spec(SPECS[1], pilot, centered=True)
+@pytest.mark.parametrize(("bits", "geometry"), [(4, ODD_DIMS), (8, ODD_DIMS), (8, HALF_ODD_DIMS)])
+def test_lists_of_changed_rows(
+    bits: Literal[4, 8], geometry: AttentionSpec, variant: str, host_target: tvm.target.Target
+) -> None:
+    pilot = PilotSpec(bits=bits, hadamard_rotation=True)
+    spec = decode_spec(geometry, pilot, centered=True)
     for num_keys in LIST_LENGTHS:
         check_lists(spec, host_target, MIXED_LAYER, num_keys, variant)
 
@@ -111,7 +125,7 @@ def test_ties_go_to_the_lower_index(spread: float, host_target: tvm.target.Targe
     check_lists(decode_spec(SMOLLM2), host_target, SPARSE_LAYER, 333, spread=spread)
 
 
-@pytest.mark.parametrize("geometry", SPECS, ids=spec_id)
+@pytest.mark.parametrize("geometry", [*SPECS, HALF], ids=spec_id)
 def test_kernel_equals_twin(geometry: AttentionSpec, host_target: tvm.target.Target) -> None:
     spec = decode_spec(geometry)
     for kv_lengths in LENGTHS:

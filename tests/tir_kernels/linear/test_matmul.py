@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -25,6 +25,9 @@ from tir_kernels.features import AVX512_VNNI, GENERIC, NEON, NEON_DOTPROD, CpuFe
 from tir_kernels.linear.matmul import embedding, linear, linear_decode
 from tir_kernels.reference import linear as twin
 from tir_kernels.spec import LinearSpec, SpecError
+
+from ..assembly import CONVERSION_CALL
+from ..dense_harness import HALF_UNIT
 
 FLOAT_SPECS = (
     LinearSpec(1, 1),
@@ -40,8 +43,19 @@ QUANTIZED_SPECS = (
     LinearSpec(53, 544, "q4f32_1"),  # two depth blocks, the second one shorter
     LinearSpec(96, 576, "q4f32_1"),
 )
+HALF_SPECS = (
+    *(replace(spec, quantization="q0f16") for spec in FLOAT_SPECS[1:]),
+    *(replace(spec, quantization="q4f16_1") for spec in QUANTIZED_SPECS),
+    LinearSpec(96, 576, "q0f16", float32_output=True),
+    LinearSpec(96, 576, "q4f16_1", float32_output=True),
+)
 TOKENS = (0, 1, 2, 3, 4, 5, 8, 9, 16, 17, 64, 127, 128, 129, 257)
 MAX_HYPOTHESIS_TOKENS = 300
+
+
+def _spec_id(spec: LinearSpec) -> str:
+    wide = "-to-float32" if spec.float32_output else ""
+    return f"{spec.quantization}-{spec.out_features}x{spec.in_features}{wide}"
 
 
 @dataclass(frozen=True)
@@ -55,7 +69,8 @@ class Layer:
     one: Callable[..., None]
 
     def __call__(self, x: NDArray[np.float32], *, decode: bool = False) -> NDArray[np.float32]:
-        y = tvm.runtime.tensor(np.full((len(x), self.spec.out_features), np.nan, np.float32))
+        shape = (len(x), self.spec.out_features)
+        y = tvm.runtime.tensor(np.full(shape, np.nan, self.spec.output_dtype))
         (self.one if decode else self.many)(tvm.runtime.tensor(x), *self.operands, y)
         result: NDArray[np.float32] = y.numpy()
         return result
@@ -67,10 +82,12 @@ def _layer(spec: LinearSpec, target: tvm.target.Target, features: CpuFeatures) -
     module = build_kernels(functions, target)
     rng = np.random.default_rng(spec.out_features)
     weight = rng.standard_normal((spec.out_features, spec.in_features), dtype=np.float32)
-    operands: tuple[NDArray[Any], ...] = (weight,)
-    if spec.quantization == "q4f32_1":
-        operands = twin.quantize_q4(weight)
+    operands: tuple[NDArray[Any], ...] = (weight.astype(spec.dtype),)
+    if spec.quantized:
+        operands = twin.quantize_q4(weight, spec.dtype)
         weight = twin.dequantize_q4(*operands)
+    else:
+        weight = operands[0].astype(np.float32)
     tensors = tuple(tvm.runtime.tensor(operand) for operand in operands)
     return Layer(spec, weight, tensors, module["many"], module["one"])
 
@@ -79,17 +96,20 @@ def _assert_close(layer: Layer, x: NDArray[np.float32], y: NDArray[np.float32]) 
     expected = twin.linear(x, layer.weight)
     # relative to the size of the summands: a sum may cancel
     size = twin.linear(np.abs(x), np.abs(layer.weight))
+    rounding = HALF_UNIT if layer.spec.output_dtype == "float16" else 0.0
     assert y.shape == expected.shape
-    assert np.all(np.abs(y - expected) <= 1e-5 * size)
-    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4 * np.sqrt(x.shape[1]))
+    assert np.all(np.abs(y - expected) <= 1e-5 * size + rounding * np.abs(expected))
+    atol = 1e-4 * np.sqrt(x.shape[1])
+    np.testing.assert_allclose(y, expected, rtol=1e-4 + rounding, atol=atol)
 
 
 def _tokens(spec: LinearSpec, num_tokens: int) -> NDArray[np.float32]:
     rng = np.random.default_rng(num_tokens)
-    return rng.standard_normal((num_tokens, spec.in_features), dtype=np.float32)
+    x = rng.standard_normal((num_tokens, spec.in_features), dtype=np.float32)
+    return x.astype(spec.dtype)
 
 
-@pytest.mark.parametrize("spec", FLOAT_SPECS + QUANTIZED_SPECS, ids=str)
+@pytest.mark.parametrize("spec", FLOAT_SPECS + QUANTIZED_SPECS + HALF_SPECS, ids=_spec_id)
 def test_any_number_of_tokens(spec: LinearSpec, host_target: tvm.target.Target) -> None:
     layer = _layer(spec, host_target, cpu_features(host_target))
     for num_tokens in TOKENS:
@@ -97,7 +117,7 @@ def test_any_number_of_tokens(spec: LinearSpec, host_target: tvm.target.Target) 
         _assert_close(layer, x, layer(x))
 
 
-@pytest.mark.parametrize("spec", FLOAT_SPECS + QUANTIZED_SPECS, ids=str)
+@pytest.mark.parametrize("spec", FLOAT_SPECS + QUANTIZED_SPECS + HALF_SPECS, ids=_spec_id)
 def test_decode(spec: LinearSpec, host_target: tvm.target.Target) -> None:
     layer = _layer(spec, host_target, cpu_features(host_target))
     x = _tokens(spec, 1)
@@ -107,7 +127,9 @@ def test_decode(spec: LinearSpec, host_target: tvm.target.Target) -> None:
 
 
 @pytest.mark.parametrize("features", [GENERIC, NEON, AVX512_VNNI], ids=lambda f: f.isa)
-@pytest.mark.parametrize("spec", [FLOAT_SPECS[4], QUANTIZED_SPECS[2]], ids=str)
+@pytest.mark.parametrize(
+    "spec", [FLOAT_SPECS[4], QUANTIZED_SPECS[2], HALF_SPECS[3], HALF_SPECS[7]], ids=_spec_id
+)
 def test_tiles_of_other_targets(
     spec: LinearSpec, features: CpuFeatures, host_target: tvm.target.Target
 ) -> None:
@@ -141,7 +163,7 @@ def test_random_tokens(
     assert np.all(np.abs(y - twin.linear(x, layer.weight)) <= 1e-5 * size)
 
 
-@pytest.mark.parametrize("spec", [FLOAT_SPECS[3], QUANTIZED_SPECS[1]], ids=str)
+@pytest.mark.parametrize("spec", [FLOAT_SPECS[3], QUANTIZED_SPECS[1]], ids=_spec_id)
 @pytest.mark.parametrize("num_tokens", [2, 21, 150])
 def test_tokens_do_not_mix(
     spec: LinearSpec, num_tokens: int, host_target: tvm.target.Target
@@ -157,7 +179,7 @@ def test_tokens_do_not_mix(
     np.testing.assert_array_equal(np.delete(y, spoilt, 0), np.delete(clean, spoilt, 0))
 
 
-@pytest.mark.parametrize("spec", [FLOAT_SPECS[4], QUANTIZED_SPECS[2]], ids=str)
+@pytest.mark.parametrize("spec", [FLOAT_SPECS[4], QUANTIZED_SPECS[2]], ids=_spec_id)
 def test_the_same_bits_with_any_number_of_threads(
     spec: LinearSpec, host_target: tvm.target.Target
 ) -> None:
@@ -198,28 +220,44 @@ def test_compiles_for(
     assert vector_product in assembly
 
 
-@pytest.fixture(scope="module")
-def table() -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
-    weights = np.random.default_rng(0).standard_normal((97, 96), dtype=np.float32)
-    return twin.quantize_q4(weights)
+@pytest.mark.parametrize("quantization", ["q0f16", "q4f16_1"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        {"mcpu": "haswell", "mtriple": "x86_64-linux-gnu"},
+        {"mcpu": "znver4", "mtriple": "x86_64-linux-gnu"},
+        {"mcpu": "cortex-a72", "mtriple": "aarch64-linux-gnu"},
+    ],
+    ids=lambda target: target["mcpu"],
+)
+def test_no_function_converts_float16(target: dict[str, str], quantization: Any) -> None:
+    llvm = tvm.target.Target({"kind": "llvm", **target})
+    features, spec = cpu_features(llvm), LinearSpec(101, 1056, quantization)
+    functions = {"many": linear(spec, features), "one": linear_decode(spec, features)}
+    if spec.quantized:
+        functions["embedding"] = embedding(spec, features)
+    assert CONVERSION_CALL.findall(build_kernels(functions, llvm).mod.inspect_source("asm")) == []
 
 
+@pytest.mark.parametrize("quantization", ["q4f32_1", "q4f16_1"])
 def test_embedding_is_exact(
-    table: tuple[NDArray[np.uint32], NDArray[np.float32]], host_target: tvm.target.Target
+    quantization: Literal["q4f32_1", "q4f16_1"], host_target: tvm.target.Target
 ) -> None:
-    spec = LinearSpec(97, 96, "q4f32_1")
+    spec = LinearSpec(97, 96, quantization)
+    weights = np.random.default_rng(0).standard_normal((97, 96), dtype=np.float32)
+    table = twin.quantize_q4(weights, spec.dtype)
     function = embedding(spec, cpu_features(host_target))
     kernel = build_kernels({"embedding": function}, host_target)["embedding"]
     operands = [tvm.runtime.tensor(part) for part in table]
     for ids in ([], [0], [96], [5, 5, 96, 0, 31], list(range(97))):
         rows = np.array(ids, dtype=np.int32)
-        y = tvm.runtime.tensor(np.full((len(ids), 96), np.nan, np.float32))
+        y = tvm.runtime.tensor(np.full((len(ids), 96), np.nan, spec.dtype))
         kernel(tvm.runtime.tensor(rows), *operands, y)
         np.testing.assert_array_equal(y.numpy(), twin.embedding(rows, *table))
 
 
 def test_embedding_refuses_a_float_table() -> None:
-    with pytest.raises(SpecError, match=r"expected a q4f32_1 embedding table, got q0f32"):
+    with pytest.raises(SpecError, match=r"expected a 4-bit embedding table, got q0f32"):
         embedding(LinearSpec(97, 96), GENERIC)
 
 

@@ -41,8 +41,9 @@ GEOMETRIES = [
 EVERYWHERE = pytest.mark.parametrize(
     ("spec", "variant"),
     [(spec, "host") for spec in GEOMETRIES]
-    + [(GEOMETRIES[2], variant) for variant in VARIANTS[1:]],
-    ids=lambda case: case if isinstance(case, str) else f"d{case.head_dim}",
+    + [(GEOMETRIES[2], variant) for variant in VARIANTS[1:]]
+    + [(replace(GEOMETRIES[2], dtype="float16"), "host")],
+    ids=lambda case: case if isinstance(case, str) else f"d{case.head_dim}-{case.dtype}",
 )
 """Every head dim on the host's vector unit, and an odd one on the others."""
 
@@ -57,6 +58,7 @@ def check(
     quant_max: int = INT8_QMAX,
 ) -> np.ndarray:
     head = spec.num_q_heads - 1
+    q, k = (x.astype(spec.dtype) for x in (q, k))
     q_scales, k_scales = (bucket_scales(center, SIGMA) for center in centers)
     table = np.arange(len(k))
     packed, k_scale = run_quantize_keys(spec, variant, target, k, table, 0, k_scales, quant_max)
@@ -86,10 +88,11 @@ def test_the_largest_products_do_not_overflow(
     spec: AttentionSpec, variant: str, host_target: tvm.target.Target
 ) -> None:
     rng = np.random.default_rng(1)
-    q = rng.choice([-1e6, 1e6], (7, spec.num_q_heads, spec.head_dim)).astype(np.float32)
-    k = rng.choice([-1e6, 1e6], (20, spec.head_dim)).astype(np.float32)
-    q[0], k[0] = 1e6, 1e6
-    k[1] = -1e6
+    # far beyond the scales, and just within float16
+    q = rng.choice([-6e4, 6e4], (7, spec.num_q_heads, spec.head_dim)).astype(np.float32)
+    k = rng.choice([-6e4, 6e4], (20, spec.head_dim)).astype(np.float32)
+    q[0], k[0] = 6e4, 6e4
+    k[1] = -6e4
     expected = check(spec, q, k, (0.02, 0.02), variant, host_target)
     assert expected[0, 0] == 127 * 127 * spec.head_dim
     assert expected[0, 1] == -127 * 127 * spec.head_dim

@@ -89,7 +89,7 @@ def pages_of(geometry: AttentionSpec, k: np.ndarray) -> np.ndarray:
     size = geometry.page_size
     num_pages = -(-len(k) // size)
     pages = np.full(
-        (num_pages, 2, geometry.num_kv_heads, size, geometry.head_dim), np.nan, np.float32
+        (num_pages, 2, geometry.num_kv_heads, size, geometry.head_dim), np.nan, geometry.dtype
     )
     for i, key in enumerate(k):
         pages[i // size, 0, :, i % size] = key
@@ -130,7 +130,8 @@ def draw(
     rng = np.random.default_rng(1000 * num_queries + num_keys)
     q = rng.standard_normal((num_queries, geometry.num_q_heads, geometry.head_dim), np.float32)
     k = rng.standard_normal((num_keys, geometry.num_kv_heads, geometry.head_dim), np.float32)
-    return q * np.float32(spread), k * np.float32(spread)
+    q, k = (x * np.float32(spread) for x in (q, k))
+    return q.astype(geometry.dtype), k.astype(geometry.dtype)
 
 
 @pytest.mark.parametrize("lengths", [(1, 1), (7, 20), (50, 171), (97, 403)])
@@ -163,6 +164,16 @@ def test_bytes_saturate_and_vanish(
     table = ((factor,) * 3,) * 3
     heads = tuple(tuple(replace(head, requant=table) for head in row) for row in spec.heads)
     check(replace(spec, heads=heads), host_target, *draw(SMALL, 13, 170))
+
+
+@pytest.mark.parametrize("variant", ["host", "wide"])
+@pytest.mark.parametrize("pilot", ["plain", "everything"])
+def test_float16_is_quantized_as_the_float32_it_stands_for(
+    pilot: str, variant: str, host_target: tvm.target.Target
+) -> None:
+    geometry = replace(SMALL, dtype="float16")
+    spec = plan_of(geometry, PILOTS[pilot], centered=pilot == "everything")
+    check(spec, host_target, *draw(geometry, 37, 211), variant=variant)
 
 
 @pytest.mark.parametrize("per_axis", [1, 5])

@@ -23,11 +23,13 @@ from tir_kernels.shadow.prefill import shadow_paged_prefill
 from tir_kernels.spec import AttentionSpec, HeadParameters, PilotSpec, ShadowSpec, keep_count
 
 from ..dense_harness import (
+    HALF,
     SMOLLM2,
     SPECS,
     TOLERANCE,
     PagedBatch,
     indptr,
+    output_tolerance,
     paged_batch,
     run_paged_prefill,
     spec_id,
@@ -110,7 +112,7 @@ def draw(
     q_indptr = indptr(q_lengths)
     shape = (q_indptr[-1], geometry.num_q_heads, geometry.head_dim)
     q = rng.standard_normal(shape, dtype=np.float32) * np.float32(spread)
-    return q, q_indptr, paged_batch(geometry, kv_lengths, rng)
+    return q.astype(geometry.dtype), q_indptr, paged_batch(geometry, kv_lengths, rng)
 
 
 def check(
@@ -136,12 +138,12 @@ def check(
         batch.last_page_len,
         causal,
     )
-    np.testing.assert_allclose(got[0], want[0], **TOLERANCE)
+    np.testing.assert_allclose(got[0], want[0], **output_tolerance(spec.attention))
     np.testing.assert_allclose(got[1], want[1], **TOLERANCE)
 
 
 # Groups of one query head have their turn in the test with many layers and heads, below.
-@pytest.mark.parametrize("geometry", SPECS[1:], ids=spec_id)
+@pytest.mark.parametrize("geometry", [*SPECS[1:], HALF], ids=spec_id)
 def test_kernel_equals_twin(geometry: AttentionSpec, host_target: tvm.target.Target) -> None:
     spec = shadow_spec(geometry)
     for q_lengths, kv_lengths in LENGTHS:
@@ -175,6 +177,12 @@ def test_shared_lists(sharing: str, host_target: tvm.target.Target) -> None:
     for q_lengths, kv_lengths in LENGTHS:
         for layer in (SPARSE_LAYER, MIXED_LAYER):
             check(spec, host_target, layer, q_lengths, kv_lengths)
+
+
+def test_shared_lists_of_float16(host_target: tvm.target.Target) -> None:
+    spec = shadow_spec(HALF, SHARING["group-block-32"])
+    for q_lengths, kv_lengths in LENGTHS:
+        check(spec, host_target, MIXED_LAYER, q_lengths, kv_lengths)
 
 
 @pytest.mark.parametrize("variant", VARIANTS[1:])

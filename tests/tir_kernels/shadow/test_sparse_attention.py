@@ -10,7 +10,7 @@ from tir_kernels.constants import EMPTY_LSE
 from tir_kernels.reference.sparse_attention import sparse_attention as twin
 from tir_kernels.spec import AttentionSpec
 
-from ..dense_harness import SPECS, TOLERANCE, spec_id
+from ..dense_harness import HALF, HALF_ODD_DIMS, SPECS, TOLERANCE, output_tolerance, spec_id
 from ..shadow_harness import every_variant, filled, stage, tensor
 
 SMALL = SPECS[0]
@@ -31,12 +31,12 @@ def check(
     head = spec.num_q_heads - 1
     key_offset, value_offset = 3, 2 * len(k) + 7
     row_table = rng.permutation(2 * len(k))[: len(k)]
-    rows = np.full((4 * len(k) + 10, spec.head_dim), np.nan, np.float32)
+    rows = np.full((4 * len(k) + 10, spec.head_dim), np.nan, spec.dtype)
     rows[row_table + key_offset], rows[row_table + value_offset] = k, v
     indices = np.full((len(q), max(map(len, lists)) + 1), -77, np.int32)
     for i, selected in enumerate(lists):
         indices[i, : len(selected)] = selected
-    output, lse = filled(q.shape, "float32", np.nan), filled(q.shape[:2], "float32", np.nan)
+    output, lse = filled(q.shape, spec.dtype, np.nan), filled(q.shape[:2], "float32", np.nan)
     stage("sparse_attention", spec, variant, target)["sparse_attention"](
         tensor(q),
         tensor(rows),
@@ -51,7 +51,9 @@ def check(
         value_offset,
     )
     want_output, want_lse = twin(q[:, head], k, v, lists, spec.sm_scale)
-    np.testing.assert_allclose(output.numpy()[:, head], want_output, **tolerance)
+    np.testing.assert_allclose(
+        output.numpy()[:, head], want_output, **output_tolerance(spec, tolerance)
+    )
     np.testing.assert_allclose(lse.numpy()[:, head], want_lse, **tolerance)
     assert np.isnan(output.numpy()[:, :head]).all(), "other heads are left alone"
 
@@ -61,14 +63,14 @@ def draw(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     q = rng.standard_normal((num_queries, spec.num_q_heads, spec.head_dim), dtype=np.float32)
     k, v = rng.standard_normal((2, num_keys, spec.head_dim), dtype=np.float32)
-    return q, k, v
+    return q.astype(spec.dtype), k.astype(spec.dtype), v.astype(spec.dtype)
 
 
 def random_list(num_keys: int, length: int, rng: np.random.Generator) -> np.ndarray:
     return np.sort(rng.permutation(num_keys)[:length]).astype(np.int32)
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=spec_id)
+@pytest.mark.parametrize("spec", [*SPECS, HALF, HALF_ODD_DIMS], ids=spec_id)
 def test_kernel_equals_twin(spec: AttentionSpec, host_target: tvm.target.Target) -> None:
     rng = np.random.default_rng(spec.head_dim)
     lengths = [0, 1, 2, 7, 8, 9, 15, 16, 17, 31, 300, 299, 0, 40] * 3
