@@ -132,6 +132,10 @@ class Gemm:
             start = target + (k + column) * self.tile.panel_tokens
             T.buffer_store(self.packed, values, [self.vector(start)])
 
+    def rows_ahead(self, panel: Expr, panels: Expr) -> Expr:
+        """Rows of the next register tile asked for before a panel's turn."""
+        return panel * self.outputs // panels
+
     @T.inline
     def multiply(
         self, weight: Any, first_output: Expr, tokens: Expr, panels: Expr, sums: T.Buffer
@@ -147,6 +151,12 @@ class Gemm:
                 output = T.bind(first_output + group * self.outputs)
                 weight.load_tile(output, first_k, depth)
                 for panel in range(panels):
+                    # while this tile's rows are multiplied, some of the next one's arrive
+                    for row in range(
+                        self.rows_ahead(panel, panels), self.rows_ahead(panel + 1, panels)
+                    ):
+                        ahead = T.bind(T.min(output + self.outputs + row, self.out_features - 1))
+                        weight.prefetch(ahead, first_k, self.depth)
                     source = T.bind(self.panel_start(depth_block, panel))
                     target = T.bind(self.sum_start(panel, group * self.outputs))
                     if tokens - panel * self.tile.panel_tokens > self.lanes:

@@ -1,7 +1,8 @@
 """How the GEMM's register tile reads the weight: as stored, or unpacked just before use.
 
-All classes offer the same three steps: `start_task` allocates what a task needs, `load_tile`
-prepares one register tile's rows for one depth block, `at` names weights of that tile.
+All classes offer the same steps: `start_task` allocates what a task needs, `load_tile` prepares one
+register tile's rows for one depth block, `at` names weights of that tile, `prefetch` asks for a row
+of a later one: a model's weights come from memory, in pieces too short for hardware prefetchers.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from ..constants import QUANT_GROUP
+from ..constants import QUANT_GROUP, QUANT_PER_WORD
+from ..simd.prefetch import prefetch_row
 from ..simd.storage import as_float32
 from ..simd.vector import Expr
 from ..spec import LinearSpec
@@ -29,6 +31,11 @@ class FloatRows:
 
     def load_tile(self, first_output: Expr, first_k: Expr, depth: Expr) -> None:
         """Nothing to prepare."""
+
+    @T.inline
+    def prefetch(self, output: Expr, first_k: Expr, depth: int) -> None:
+        """Ask for input features `first_k : first_k + depth` of an output."""
+        prefetch_row(self.w, output, depth, first_k)
 
     def at(self, first_output: Expr, first_k: Expr, output: Expr, k: Expr, count: int) -> Expr:
         """`count` weights from input feature `k` of the tile on."""
@@ -78,6 +85,11 @@ class HalfRows(UnpackedRows):
                     self.w[first_output + output, first_k + whole + k]
                 )
 
+    @T.inline
+    def prefetch(self, output: Expr, first_k: Expr, depth: int) -> None:
+        """Ask for input features `first_k : first_k + depth` of an output."""
+        prefetch_row(self.w, output, depth, first_k)
+
 
 @T.meta_class
 class QuantizedRows(UnpackedRows):
@@ -101,6 +113,11 @@ class QuantizedRows(UnpackedRows):
                 self.tile,
                 output,
             )
+
+    @T.inline
+    def prefetch(self, output: Expr, first_k: Expr, depth: int) -> None:
+        """Ask for input features `first_k : first_k + depth` of an output; scales are few."""
+        prefetch_row(self.q_weight, output, depth // QUANT_PER_WORD, first_k // QUANT_PER_WORD)
 
 
 def plain_rows(spec: LinearSpec, w: Any, lanes: int) -> FloatRows | HalfRows:
