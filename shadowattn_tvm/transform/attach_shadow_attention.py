@@ -36,7 +36,9 @@ class AttachShadowAttention:
     def transform_module(
         self, module: tvm.IRModule, _context: tvm.transform.PassContext
     ) -> tvm.IRModule:
-        kernel = shadow_paged_prefill(self.spec, self.features, npu=self.npu)
+        kernel = shadow_paged_prefill(
+            self.spec, self.features, npu=self.npu, alternate=not self.npu
+        )
         module = replace_slots(
             module,
             {Slot.PAGED_PREFILL: (KERNEL_NAME, kernel.with_attr("tirx.is_scheduled", True))},

@@ -36,12 +36,13 @@ def layer_id(sm_scale: Expr) -> Expr:
 
 
 def shadow_paged_prefill(
-    spec: ShadowSpec, features: CpuFeatures, *, npu: bool = False
+    spec: ShadowSpec, features: CpuFeatures, *, npu: bool = False, alternate: bool = False
 ) -> tirx.PrimFunc:
     """shadowAttn of each sequence's new queries to the keys in its pages.
 
     With `npu`, just for shared lists and `PipelineHeads`, the pilots are those of the process, if
-    it has them (`npu_pilot`).
+    it has them (`npu_pilot`). With `alternate`, which is no pipeline's, shared lists aren't in the
+    plan's order of heads: heads change fastest, so that every thread has as much to do.
 
     Variables: `q`, `output` (tokens, Hq, D) and `pages` (num_pages, 2, Hs, page_size, D), dtype of
     the spec; `lse` (tokens, Hq) float32, base 2; int32: `q_indptr` (batch + 1,), where each
@@ -71,6 +72,7 @@ def shadow_paged_prefill(
     unit_heads = geometry.group_size if pilot.share_group else 1
     num_units = hq // unit_heads
     assert pilot.pooled or not npu, "lists for each query aren't pipelined"
+    assert not (npu and alternate), "a pipeline has an order"
 
     @T.prim_func(s_tir=True)
     def shadowattn_paged_prefill(
@@ -176,15 +178,20 @@ def shadow_paged_prefill(
                         output,
                         lse,
                     )
-            # 3. Shared lists, in the plan's order of heads
+            # 3. Shared lists
             if pilot.pooled:
                 num_blocks = T.bind(T.ceildiv(seq_queries, pilot.query_block))
                 importance = T.alloc_buffer(
                     (num_units * num_blocks, padded_keys(keys, features)), "int32"
                 )
                 for item in T.parallel(num_units * num_blocks, annotations={PIPELINE: 1}):
-                    head = T.bind(plan.order[item // num_blocks] * unit_heads)
-                    first = T.bind(item % num_blocks * pilot.query_block)
+                    head = T.bind(
+                        item % num_units * unit_heads
+                        if alternate
+                        else plan.order[item // num_blocks] * unit_heads
+                    )
+                    block = T.bind(item // num_units if alternate else item % num_blocks)
+                    first = T.bind(block * pilot.query_block)
                     block_queries = T.bind(T.min(pilot.query_block, seq_queries - first))
                     keep = T.bind(plan.keep_count(head, seq_keys))
                     is_sparse = T.bind(T.And(causal == 0, keep < seq_keys))
