@@ -19,17 +19,20 @@ MAX_KEYS = 1 << 15
 
 @dataclass(frozen=True)
 class PilotGraphSpec:
-    """One graph.
+    """One graph. A unit has lists of its own: a query head, or the heads of a GQA group that share
+    theirs.
 
     Attributes
     ----------
-    heads : query heads of one launch, all of one KV head.
+    units : of one launch, each with the keys of its KV head.
+    heads : query heads of a unit.
     queries : rows of each head, M; a launch may fill fewer.
     keys : N; a launch may fill fewer.
     head_dim : D.
     pilot : what the plan says. Pooled, a graph ends in importances; otherwise in scores.
     """
 
+    units: int
     heads: int
     queries: int
     keys: int
@@ -37,13 +40,13 @@ class PilotGraphSpec:
     pilot: PilotSpec
 
     def __post_init__(self) -> None:
-        if self.heads < 1:
-            raise SpecError(f"expected at least one head, got {self.heads}")
-        if self.queries < 1 or self.queries % max(QUERIES, self.pilot.query_block):
+        if self.units < 1 or self.heads < 1:
             raise SpecError(
-                f"expected queries to be a multiple of {max(QUERIES, self.pilot.query_block)}, "
-                f"got {self.queries}"
+                f"expected at least one unit of one head, got {self.units} of {self.heads}"
             )
+        multiple = max(QUERIES, self.pilot.query_block)
+        if self.queries < 1 or self.queries % multiple:
+            raise SpecError(f"expected queries to be a multiple of {multiple}, got {self.queries}")
         if not 0 < self.keys <= MAX_KEYS or self.keys % TILE_KEYS:
             raise SpecError(
                 f"expected keys to be a multiple of {TILE_KEYS} up to {MAX_KEYS}, got {self.keys}"
@@ -52,11 +55,14 @@ class PilotGraphSpec:
             raise SpecError(f"expected a head dim that is a multiple of 16, got {self.head_dim}")
 
     @property
+    def all_heads(self) -> int:
+        """Query heads of all units."""
+        return self.units * self.heads
+
+    @property
     def lists(self) -> int:
-        """Rows of importances: blocks of queries, of each head or of all together."""
-        return (
-            self.queries // self.pilot.query_block * (1 if self.pilot.share_group else self.heads)
-        )
+        """Rows of importances of a unit: blocks of queries."""
+        return self.queries // self.pilot.query_block
 
     @property
     def score_dtype(self) -> ScoreDtype:
@@ -65,14 +71,10 @@ class PilotGraphSpec:
 
     @property
     def packed_shape(self) -> tuple[int, int, int]:
-        """Packed keys, int32."""
-        return (self.keys // WORDS, self.head_dim // GROUP, WORDS)
+        """Packed keys of all units, int32."""
+        return (self.units * self.keys // WORDS, self.head_dim // GROUP, WORDS)
 
     @property
     def scratch_shape(self) -> tuple[int, int]:
         """Scores, then weights, of the rows of a register tile, halfwords in int32 words."""
         return (QUERIES, self.keys // 2)
-
-    @property
-    def scratch_bytes(self) -> int:
-        return 4 * self.scratch_shape[0] * self.scratch_shape[1]

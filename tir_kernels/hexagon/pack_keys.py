@@ -1,10 +1,10 @@
 """Keys from rows to the layout of `vrmpy`, on the DSP: once a launch, for all its queries.
 
-Packing transposes words: 32 keys of D / 4 words become D / 4 vectors of 32 words. Where D is a power
-of two, five rounds of `vshuff` do that in registers. A round interleaves two vectors' words, which
-rotates the bits of a word's address by one: the bit that tells the two vectors apart becomes the
-lowest bit of the lane, and the highest bit of the lane tells the vectors apart. Five rounds bring
-the five bits of a key's number into the lanes, the highest first.
+Packing transposes words: 32 keys of D / 4 words become D / 4 vectors of 32 words. Where D is a
+power of two, five rounds of `vshuff` do that in registers. A round interleaves two vectors' words,
+which rotates the bits of a word's address by one: the bit that tells the two vectors apart becomes
+the lowest bit of the lane, and the highest bit of the lane tells the vectors apart. Five rounds
+bring the five bits of a key's number into the lanes, the highest first.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tvm.script import tirx as T
 from ..simd.vector import Expr
 from .graph_spec import PilotGraphSpec
 from .hvx import WORDS, interleave, splat_word, words
-from .score_tile import KEY_BIAS, TILE_KEYS
+from .score_tile import GROUP, KEY_BIAS, TILE_KEYS
 
 _KEY_BITS = 5
 _LANE_BITS = 5
@@ -26,31 +26,33 @@ _BIASES = KEY_BIAS * 0x01010101 - (1 << 32)
 def pack_keys(spec: PilotGraphSpec) -> tirx.PrimFunc:
     """The first stage of a graph.
 
-    Variables: `keys` (N, D) int8; `lengths` (2,) int32, the second of which is how many keys count;
-    output `packed` (N / 32, D / 4, 32) int32, byte `e` of word [b, s, i] being
-    keys[32 b + i, 4 s + e] + 128. Tiles of 128 keys that lie beyond the length are left alone.
+    Variables: `keys` (units, N, D) int8; `lengths` (2,) int32, the second of which is how many keys
+    count; output `packed` (units * N / 32, D / 4, 32) int32, byte `e` of word [b, s, i] being
+    element 4 s + e of key 32 b + i, plus 128. Tiles of 128 keys beyond the length are left alone.
     """
-    keys_n, dim = spec.keys, spec.head_dim
-    num_words = dim // 4
+    unit_blocks, num_words = spec.keys // WORDS, spec.head_dim // GROUP
     rounds = _rounds(num_words)
 
     @T.prim_func(s_tir=True)
     def shadowattn_pack_keys(
-        keys: T.Buffer((keys_n, dim), "int8"),
-        lengths: T.Buffer((2,), "int32"),
-        packed: T.Buffer(spec.packed_shape, "int32"),
+        var_keys: T.handle, var_lengths: T.handle, var_packed: T.handle
     ) -> None:
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
-        rows = T.decl_buffer((keys_n // WORDS, num_words * WORDS), "int32", data=keys.data)
-        for block in range(T.ceildiv(lengths[1], TILE_KEYS) * (TILE_KEYS // WORDS)):
-            if rounds is None:
-                for step in range(num_words):
-                    for key in range(WORDS):
-                        packed[block, step, key] = rows[block, key * num_words + step] ^ T.int32(
-                            _BIASES
-                        )
-            else:
-                _shuffle_block(rows, packed, block, rounds)
+        keys = T.match_buffer(var_keys, (spec.units, spec.keys, spec.head_dim), "int8")
+        lengths = T.match_buffer(var_lengths, (2,), "int32")
+        packed = T.match_buffer(var_packed, spec.packed_shape, "int32")
+        rows = T.decl_buffer((spec.units * unit_blocks, num_words * WORDS), "int32", data=keys.data)
+        for unit in range(spec.units):
+            for i in range(T.ceildiv(lengths[1], TILE_KEYS) * (TILE_KEYS // WORDS)):
+                block = T.bind(unit * unit_blocks + i)
+                if rounds is None:
+                    for step in range(num_words):
+                        for key in range(WORDS):
+                            packed[block, step, key] = rows[
+                                block, key * num_words + step
+                            ] ^ T.int32(_BIASES)
+                else:
+                    _shuffle_block(rows, packed, block, rounds)
 
     return shadowattn_pack_keys
 

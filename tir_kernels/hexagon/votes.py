@@ -51,7 +51,7 @@ class TileVotes:
 
     Parameters
     ----------
-    importance : (lists, N) int32.
+    importance : (units * lists, N) int32.
     scratch : (QUERIES, N / 2) int32.
     num_keys : keys that count.
     """
@@ -78,10 +78,14 @@ class TileVotes:
         self.shifts = T.alloc_buffer((QUERIES,), "int32")
 
     @T.inline
-    def clear(self) -> None:
-        """No votes yet; once, before all else."""
+    def start(self) -> None:
+        """Once, before all else."""
         self.factors.start()
-        for row in range(self.lists):
+
+    @T.inline
+    def clear(self, first_list: Expr) -> None:
+        """A unit's lists, from `first_list` on, have no votes yet."""
+        for row in range(first_list, first_list + self.lists):
             for v in range(2 * self.vectors):
                 self.importance[row, words(v)] = splat_word(T.int32(0))
 
@@ -207,9 +211,9 @@ class TileVotes:
                 T.buffer_store(self.importance, sums, [first_list + row, words(2 * vector + half)])
 
     @T.inline
-    def close(self) -> None:
-        """Importances in the order of keys, those beyond the last one masked."""
-        for row in range(self.lists):
+    def close(self, first_list: Expr) -> None:
+        """A unit's importances in the order of keys, those beyond the last one masked."""
+        for row in range(first_list, first_list + self.lists):
             for v in range(self.vectors):
                 self.order(row, v)
             for v in range(2 * self.vectors, 2 * self.all_vectors):

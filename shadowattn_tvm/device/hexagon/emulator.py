@@ -26,6 +26,12 @@ _HARNESS = Path(__file__).with_name("harness.c")
 _VERSION = "v66"
 """The newest vector unit that QEMU 7.2 runs whole."""
 
+_FLAGS = (
+    "--target=hexagon-unknown-none-elf",
+    f"-m{_VERSION}",
+    *("-O2", "-G0", "-std=gnu11", "-ffreestanding", "-fno-builtin", "-Wno-everything"),
+)
+
 _WROTE_OUTSIDE = -2
 _ANSWER = struct.Struct("<iIII")
 _TIMEOUT_S = 300.0
@@ -114,7 +120,6 @@ class HexagonEmulator:
         assert process.stdout is not None
         answer = bytearray()
         try:
-            process.stdin.write(b"")
             _write(process.stdin.fileno(), request)
             while len(answer) < answer_bytes:
                 left = deadline - time.monotonic()
@@ -158,15 +163,10 @@ def _link(folder: Path, objects: Sequence[bytes], symbols: Sequence[str]) -> Pat
     compiled = []
     for source in (_HARNESS, folder / "entries.c"):
         compiled.append(str(folder / f"{source.stem}.o"))
-        flags = f"-m{_VERSION} -O2 -G0 -std=gnu11 -ffreestanding -fno-builtin -Wno-everything"
-        run_tool(
-            [COMPILER, "--target=hexagon-unknown-none-elf", *flags.split()]
-            + ["-c", str(source), "-o", compiled[-1]]
-        )
+        run_tool([COMPILER, *_FLAGS, "-c", str(source), "-o", compiled[-1]])
     for index, elf in enumerate(objects):
         compiled.append(str(folder / f"{index}.o"))
         Path(compiled[-1]).write_bytes(elf)
     program = folder / "program"
-    flags = ["-m", "hexagonelf", "-static", "-e", "_start"]
-    run_tool([LINKER, *flags, *compiled, "-o", str(program)])
+    run_tool([LINKER, "-m", "hexagonelf", "-static", "-e", "_start", *compiled, "-o", str(program)])
     return program
