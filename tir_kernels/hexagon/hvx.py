@@ -64,6 +64,11 @@ def pack_words(low: Expr, high: Expr) -> Expr:
     return _hvx(VECTOR, "vpackwh.sat", high, low)
 
 
+def pack_bytes(low: Expr, high: Expr) -> Expr:
+    """Halfwords of two vectors as the signed bytes of one, in their order, saturated."""
+    return _hvx(VECTOR, "vpackhb.sat", high, low)
+
+
 def multiply_halves_by_scalar(x: Expr, pair: Expr) -> Expr:
     """(x.h * pair.h + 2^14) >> 15, saturated; `pair` the factor in both halves of an int32."""
     return _hvx(VECTOR, "vmpyhsrs", x, pair)

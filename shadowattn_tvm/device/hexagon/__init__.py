@@ -1,4 +1,4 @@
-"""An emulated Hexagon DSP: QEMU runs the instructions of v66 and its vector unit, and counts them."""
+"""An emulated Hexagon DSP: QEMU runs v66 and its vector unit, and counts the instructions."""
 
 from .emulator import Counters, HexagonEmulator
 from .tools import require_emulator, require_linker

@@ -1,4 +1,4 @@
-"""Graphs on an emulated DSP: linked with a small program that QEMU runs, and called through pipes."""
+"""Graphs on an emulated DSP: linked with a program that QEMU runs, and called through pipes."""
 
 from __future__ import annotations
 
