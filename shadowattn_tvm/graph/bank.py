@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from tir_kernels.hexagon.graph_spec import PilotGraphSpec
-from tir_kernels.hexagon.score_tile import QUERIES, TILE_KEYS
+from tir_kernels.hexagon.score_tile import QUERIES
 from tir_kernels.hexagon.static_scales import Scales
 from tir_kernels.pilot.pooling import pooling_step
 from tir_kernels.pilot.quantize import bucket_scales
@@ -67,8 +67,8 @@ def pilot_graphs(
 ) -> tuple[PilotGraph, ...]:
     """All graphs of a plan, by buckets, then units, then keys.
 
-    Keys beyond what holds `context_tokens` are left out, rows beyond `chunk_tokens` and units
-    beyond what a layer has, too. Where the heads of a GQA group share lists they may be in different
+    Sizes are left out that are larger than it takes to hold `context_tokens` keys, `chunk_tokens`
+    rows and a layer's units. Where the heads of a GQA group share lists they may be in different
     buckets, and then go one by one: so there are graphs of a unit with one head besides.
 
     Raises `ConfigError` if no graph holds the context.
@@ -79,9 +79,8 @@ def pilot_graphs(
             f"graphs hold {sizes.keys[-1]} keys at most, but the context has {context_tokens}; "
             f"compile with --overrides context_window_size={sizes.keys[-1]}"
         )
-    keys = [n for n in sizes.keys if n <= context_tokens] or []
-    if not keys or keys[-1] < context_tokens:
-        keys.append(next(n for n in sizes.keys if n >= context_tokens))
+    largest = next(n for n in sizes.keys if n >= context_tokens)
+    keys = [n for n in sizes.keys if n <= largest]
     multiple = max(QUERIES, pilot.query_block)
     queries = multiple * -(-min(sizes.queries, chunk_tokens) // multiple)
     group = geometry.group_size if pilot.share_group else 1
@@ -120,6 +119,3 @@ def bucket_table(shadow: ShadowSpec, q_bucket: int, k_bucket: int) -> tuple[Scal
             step = pooling_step(shadow.pilot_sm_scale, q_scale, k_scale, factor)
             table.append((fixed.multiplier, fixed.shift, step))
     return tuple(table)
-
-
-__all__ = ["TILE_KEYS", "GraphSizes", "PilotGraph", "bucket_table", "pilot_graphs"]

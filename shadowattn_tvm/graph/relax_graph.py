@@ -1,4 +1,4 @@
-"""One pilot graph as a Relax module: the stages as calls of its kernels, shapes and scales static."""
+"""One pilot graph as a Relax module: its stages are calls of kernels, shapes and scales static."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class InlineCallTIR:
     """Turn the Relax function `entry` into the PrimFunc `symbol`, which is all that remains.
 
     Its parameters are the function's, then `result`, then, if there are intermediate tensors,
-    `workspace`, uint8, in which these lie one after the other. The kernels' bodies follow each other.
+    `workspace`, uint8, in which these lie one after the other. The kernels' bodies follow in turn.
 
     Preconditions: `entry` consists of `call_tir`s of tensors of static shape, each PrimFunc is
     called once, and the result is a tensor that one of them makes.

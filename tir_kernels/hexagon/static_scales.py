@@ -1,7 +1,7 @@
 """A plan's static scales as code: which head a launch is about picks its constants.
 
-TVM 0.26 has no constant arrays in PrimFuncs, so the table is a tree of branches on the head's number
-whose leaves store constants: nine comparisons for 270 heads.
+TVM 0.26 has no constant arrays in PrimFuncs, so the table is a tree of branches on the head's
+number whose leaves store constants: nine comparisons for 270 heads.
 """
 
 from __future__ import annotations
