@@ -62,7 +62,7 @@ def _store_integers(
 ) -> None:
     for b in range(BLOCKS):
         first = (index * BLOCKS + b) * WORDS
-        inside = T.bind(splat(first, WORDS) + T.ramp(0, 1, WORDS) < splat(num_keys, WORDS))
+        inside = splat(first, WORDS) + T.ramp(0, 1, WORDS) < splat(num_keys, WORDS)
         for q in range(QUERIES):
             masked = T.Select(inside, tile.values(q)[b], splat_word(T.int32(MASKED_SCORE)))
             T.buffer_store(scores, masked, [row + q, words(index * BLOCKS + b)])

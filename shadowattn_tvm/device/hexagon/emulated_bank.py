@@ -138,7 +138,8 @@ class EmulatedBank:
             same = same and place < len(table) and list(table[place]) == scales
         if not same:
             raise LibraryError(
-                "the bank's scales are not those of the library: both must be compiled from one plan"
+                "the bank's scales are not those of the library: expected both to be compiled "
+                "from one plan"
             )
 
     def _graph(self, pair: tuple[int, int], heads: int, units: int, keys: int) -> BankGraph:
