@@ -94,6 +94,7 @@ class _Inliner:
         function = tirx.PrimFunc(parameters, body)
         return function.with_attrs(
             {
+                "s_tir": True,
                 "tirx.noalias": True,
                 "tirx.is_scheduled": True,
                 WORKSPACE_BYTES: self.workspace_bytes,

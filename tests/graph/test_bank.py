@@ -22,9 +22,8 @@ BLOCKS = PilotSpec(score_bits=9, query_block=8)
 def test_a_graph_for_every_bucket_pair_unit_count_and_size() -> None:
     graphs = pilot_graphs(plan_of(SMALL, BLOCKS), SIZES, context_tokens=2000, chunk_tokens=512)
     assert len(graphs) == len({g.symbol for g in graphs}) == 9 * 3 * 3
-    assert {(g.q_bucket, g.k_bucket) for g in graphs} == {
-        (i, j) for i in range(3) for j in range(3)
-    }
+    pairs = {(g.q_bucket, g.k_bucket) for g in graphs}
+    assert pairs == {(i, j) for i in range(3) for j in range(3)}
     assert {(g.spec.units, g.spec.heads) for g in graphs} == {(1, 1), (2, 1), (4, 1)}
     assert {g.spec.keys for g in graphs} == {512, 1024, 2048}
     assert {g.spec.queries for g in graphs} == {128}
@@ -69,7 +68,7 @@ def test_scales_are_the_plans() -> None:
 def test_modules_are_static_and_well_formed(pilot: PilotSpec) -> None:
     graph = pilot_graphs(plan_of(SMALL, pilot), SIZES, context_tokens=512, chunk_tokens=16)[1]
     module = pilot_module(graph)
-    assert tvm.relax.analysis.well_formed(module)
+    tvm.relax.analysis.well_formed(module)  # raises if it isn't
     main = module[GRAPH_ENTRY]
     shapes = [[int(extent) for extent in p.ty.shape] for p in main.params]
     assert shapes == [[2, 1, 16, 64], [2, 512, 64], [2], [2]]

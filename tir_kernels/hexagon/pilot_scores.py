@@ -7,11 +7,12 @@ from tvm.script import tirx as T
 
 from ..constants import MASKED_SCORE
 from ..pilot.requantize import half_unit
-from ..simd.vector import Expr, splat
+from ..simd.vector import Expr
 from .graph_spec import PilotGraphSpec
-from .hvx import HALVES, WORDS, pack_bytes, splat_word, words
+from .hvx import HALVES, WORDS, pack_bytes, words
+from .limits import TileLimits
 from .pooled_pilot import SCALE_FIELDS
-from .requantize import in_both_halves, requantize_halves, score_limits
+from .requantize import in_both_halves, requantize_halves
 from .score_tile import BLOCKS, QUERIES, ScoreTile
 
 _MASKED = {8: -(2**7), 9: -(2**15)}
@@ -45,6 +46,8 @@ def _integers(spec: PilotGraphSpec) -> tirx.PrimFunc:
         score_rows = T.decl_buffer((spec.all_heads * rows, keys), "int32", data=scores.data)
         tile = ScoreTile(queries, packed, spec.all_heads * rows, spec.head_dim)
         num_keys = T.bind(lengths[1])
+        limits = TileLimits(WORDS, 2**31 - 1, MASKED_SCORE, num_keys)
+        limits.start()
         for head in range(spec.all_heads):
             block = T.bind(head // spec.heads * (keys // WORDS))
             for group in range(T.ceildiv(lengths[0], QUERIES)):
@@ -52,19 +55,18 @@ def _integers(spec: PilotGraphSpec) -> tirx.PrimFunc:
                 tile.begin(row, T.int32(0))
                 for t in range(T.ceildiv(num_keys, BLOCKS * WORDS)):
                     tile.run(row, block + t * BLOCKS)
-                    _store_integers(tile, score_rows, row, t, num_keys)
+                    _store_integers(tile, score_rows, row, t, limits)
 
     return shadowattn_pilot_scores
 
 
 def _store_integers(
-    tile: ScoreTile, scores: T.Buffer, row: Expr, index: Expr, num_keys: Expr
+    tile: ScoreTile, scores: T.Buffer, row: Expr, index: Expr, limits: TileLimits
 ) -> None:
     for b in range(BLOCKS):
-        first = (index * BLOCKS + b) * WORDS
-        inside = splat(first, WORDS) + T.ramp(0, 1, WORDS) < splat(num_keys, WORDS)
+        most = T.bind(limits.of(index, b))
         for q in range(QUERIES):
-            masked = T.Select(inside, tile.values(q)[b], splat_word(T.int32(MASKED_SCORE)))
+            masked = T.min(tile.values(q)[b], most)
             T.buffer_store(scores, masked, [row + q, words(index * BLOCKS + b)])
 
 
@@ -90,6 +92,8 @@ def _requantized(spec: PilotGraphSpec) -> tirx.PrimFunc:
         score_rows = T.decl_buffer((spec.all_heads * rows, row_words), "int32", data=scores.data)
         tile = ScoreTile(queries, packed, spec.all_heads * rows, spec.head_dim)
         num_keys = T.bind(lengths[1])
+        limits = TileLimits(HALVES, spec.pilot.score_max, _MASKED[bits], num_keys)
+        limits.start()
         for head in range(spec.all_heads):
             block = T.bind(head // spec.heads * (spec.keys // WORDS))
             multipliers = T.bind(in_both_halves(scales[head, 0]))
@@ -99,7 +103,7 @@ def _requantized(spec: PilotGraphSpec) -> tirx.PrimFunc:
                 tile.begin(row, half_unit(shift))
                 for t in range(T.ceildiv(num_keys, BLOCKS * WORDS)):
                     tile.run(row, block + t * BLOCKS)
-                    _store_requantized(tile, score_rows, row, t, num_keys, multipliers, shift, spec)
+                    _store_requantized(tile, score_rows, row, t, limits, multipliers, shift, spec)
 
     return shadowattn_pilot_scores
 
@@ -109,23 +113,20 @@ def _store_requantized(
     scores: T.Buffer,
     row: Expr,
     index: Expr,
-    num_keys: Expr,
+    limits: TileLimits,
     multipliers: Expr,
     shift: Expr,
     spec: PilotGraphSpec,
 ) -> None:
     bits, score_max = spec.pilot.score_bits, spec.pilot.score_max
     pairs = range(BLOCKS // 2)
-    limits = [
-        T.bind(score_limits((index * len(pairs) + p) * HALVES, num_keys, score_max, _MASKED[bits]))
-        for p in pairs
-    ]
+    most = [T.bind(limits.of(index, p)) for p in pairs]
     for q in range(QUERIES):
         sums = tile.values(q)
         halves = [
             T.bind(
                 requantize_halves(
-                    sums[2 * p], sums[2 * p + 1], multipliers, shift, score_max, limits[p]
+                    sums[2 * p], sums[2 * p + 1], multipliers, shift, score_max, most[p]
                 )
             )
             for p in pairs

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from tvm.script import tirx as T
 
-from ..simd.vector import Expr, splat
+from ..simd.vector import Expr
 from .hvx import (
-    HALVES,
-    VECTOR,
     max_halves,
     min_halves,
     multiply_halves_by_scalar,
@@ -33,14 +31,6 @@ def in_both_halves_constant(value: int) -> int:
     half = value & 0xFFFF
     word = half << 16 | half
     return word - (1 << 32) if word >> 31 else word
-
-
-def score_limits(first: Expr, num_keys: Expr, score_max: int, padding: int) -> Expr:
-    """The largest score of each of the 64 keys from `first` on: `padding` from `num_keys` on."""
-    positions = T.Cast(f"int16x{HALVES}", splat(first, HALVES) + T.ramp(0, 1, HALVES))
-    inside = positions < splat(T.Cast("int16", num_keys), HALVES)
-    limits = T.Select(inside, splat(T.int16(score_max), HALVES), splat(T.int16(padding), HALVES))
-    return T.reinterpret(VECTOR, limits)
 
 
 def requantize_halves(

@@ -30,11 +30,11 @@ from .hvx import (
     widening_products,
     words,
 )
+from .limits import TileLimits
 from .requantize import (
     in_both_halves,
     in_both_halves_constant,
     requantize_halves,
-    score_limits,
 )
 from .score_tile import BLOCKS, QUERIES, TILE_KEYS, ScoreTile
 
@@ -68,6 +68,7 @@ class TileVotes:
         self.num_keys = num_keys
         self.tiles = T.bind(T.ceildiv(num_keys, TILE_KEYS))
         self.vectors = T.bind(self.tiles * (TILE_KEYS // HALVES))
+        self.limits = TileLimits(HALVES, spec.pilot.score_max, PADDING, num_keys)
         self.factors = WeightTables()
         self.tables = T.alloc_buffer((2, WORDS), "int32")
         self.most = [T.alloc_buffer((WORDS,), "int32") for _ in range(QUERIES)]
@@ -81,6 +82,7 @@ class TileVotes:
     def start(self) -> None:
         """Once, before all else."""
         self.factors.start()
+        self.limits.start()
 
     @T.inline
     def clear(self, first_list: Expr) -> None:
@@ -106,7 +108,7 @@ class TileVotes:
         """Requantize a tile, keep it, and remember the largest."""
         for pair in range(BLOCKS // 2):
             vector = tile * (BLOCKS // 2) + pair
-            limits = T.bind(score_limits(vector * HALVES, self.num_keys, self.score_max, PADDING))
+            limits = T.bind(self.limits.of(tile, pair))
             for q, most in enumerate(self.most):
                 blocks = sums.values(q)
                 scores = T.bind(
