@@ -9,7 +9,7 @@ from pydantic import Field
 from ..plan.settings import StrictDocument
 
 BANK_ABI: Literal["shadowattn-pilot-1"] = "shadowattn-pilot-1"
-"""The calling convention, see docs/devices.md: `int graph(queries, keys, heads, lengths, result,
+"""The calling convention, see docs/hexagon.md: `int graph(queries, keys, heads, lengths, result,
 workspace)`, pointers to 128-byte aligned memory, 0 for success."""
 
 NonNegative = Annotated[int, Field(ge=0)]

@@ -1,8 +1,8 @@
 """Upper limits of scores: what lets keys beyond the last one have the lowest score there is.
 
-A minimum with a vector of limits masks them for one instruction, which also clamps the others. Only
-the last tile of a row is cut off somewhere, and it is the same place in every row, so all vectors of
-limits are made once.
+A minimum with a vector of limits masks them with one instruction, which also clamps the others.
+Only the last tile of a row is cut off somewhere, at the same place in every row, so all vectors of
+limits are made once. Comparing anew for every vector costs more than the products.
 """
 
 from __future__ import annotations

@@ -10,13 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tvm
+from tvm_ffi.registry import remove_global_func
 
+from shadowattn_tvm.compiler import compile_library
 from shadowattn_tvm.compiler.hexagon import compile_bank
 from shadowattn_tvm.device.hexagon import EmulatedBank
 from shadowattn_tvm.device.hexagon.tools import COMPILER, LINKER
 from shadowattn_tvm.errors import CompileError, ConfigError, DeviceError, LibraryError, PlanError
 from shadowattn_tvm.graph import LoadedBank, load_bank
 from shadowattn_tvm.plan import Plan, Sharing
+from shadowattn_tvm.runtime.session import Session
 from shadowattn_tvm.weights import ModelDirectory
 from tests.hexagon import needs_hexagon
 from tests.plan.tiny_plan import shared_lists
@@ -131,6 +135,23 @@ def test_heads_of_a_group_in_different_buckets_vote_one_by_one(
     np.testing.assert_array_equal(got, twin(*launched, 8))
 
 
+def test_a_whole_model_prefills_with_its_pilot_on_the_emulated_dsp(
+    tiny_directory: ModelDirectory, plan: Plan, emulated: EmulatedBank
+) -> None:
+    npu_pilot = pytest.importorskip("tir_kernels.shadow.npu_pilot")
+    library = compile_library(tiny_directory, plan, device="host-npu").path
+    tokens = tuple(int(t) for t in np.random.default_rng(3).integers(0, 256, 60))
+    want = Session(tiny_directory, library).prefill(tokens)
+    before = emulated.launches
+    tvm.register_global_func(npu_pilot.NPU_PILOT, emulated)
+    try:
+        got = Session(tiny_directory, library).prefill(tokens)
+    finally:
+        remove_global_func(npu_pilot.NPU_PILOT)
+    assert emulated.launches > before
+    np.testing.assert_array_equal(got, want)
+
+
 def test_graphs_are_as_small_as_the_paper_says(folder: Path) -> None:
     manifest = load_bank(folder).manifest
     sizes = [graph.code_bytes for graph in manifest.graphs]
@@ -145,15 +166,8 @@ def test_the_header_compiles_and_its_table_is_complete(folder: Path, tmp_path: P
         '#define SHADOWATTN_PILOT_TABLE\n#include "shadowattn_pilot.h"\n'
         "int keys(int i) { return shadowattn_pilot_entries[i].keys; }\n"
     )
-    flags = [
-        "--target=hexagon-unknown-none-elf",
-        "-mv66",
-        "-fPIC",
-        "-ffreestanding",
-        "-Wall",
-        "-Werror",
-    ]
-    command = [COMPILER, *flags, f"-I{folder}", "-c", source, "-o", tmp_path / "app.o"]
+    flags = "--target=hexagon-unknown-none-elf -mv66 -fPIC -ffreestanding -Wall -Werror"
+    command = [COMPILER, *flags.split(), f"-I{folder}", "-c", source, "-o", tmp_path / "app.o"]
     subprocess.run(command, check=True)
     # the table finds every graph in the shared object
     link = [LINKER, "-m", "hexagonelf", "-shared", "--no-undefined", tmp_path / "app.o"]

@@ -71,16 +71,14 @@ def test_scores_take_thirty_times_fewer_packets_than_naive_ones() -> None:
         theirs = dsp.call("naive", [queries[0, 0], keys[0]], [expected])
     np.testing.assert_array_equal(result[0, 0], expected)
     packets = packing.packets + ours.packets
-    print(f"naive {theirs}, ours {ours}, packing {packing}, bound {BOUND}")
     assert 30 * packets <= theirs.packets
     assert packets <= 2 * BOUND
     assert ours.hvx_instructions > 2 * BOUND, "every vrmpy is one"
 
 
-@pytest.mark.parametrize(("dim", "most"), [(64, 9.0), (128, 9.0)])
+@pytest.mark.parametrize(("dim", "most"), [(64, 2.2), (128, 1.75)])
 def test_the_whole_pooled_pilot_stays_near_the_bound(dim: int, most: float) -> None:
     spec = PilotGraphSpec(1, 1, ROWS, KEYS, dim, PilotSpec(score_bits=9, query_block=32))
     packing, ours, _ = run(spec)
     bound = vrmpy_bound_packets(ROWS, KEYS, dim)
-    print(f"pooled {ours}, packing {packing}, bound {bound}")
     assert packing.packets + ours.packets <= most * bound
