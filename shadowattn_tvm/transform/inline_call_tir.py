@@ -9,11 +9,10 @@ import tvm
 from tvm import relax, tirx
 from tvm.ir import Op
 
+from tir_kernels.hexagon.build import ALIGNMENT_BYTES
+
 WORKSPACE_BYTES = "shadowattn.workspace_bytes"
 """Attribute of the PrimFunc: what its last parameter has room for; 0 = there is no such one."""
-
-ALIGNMENT_BYTES = 128
-"""Of every tensor in the workspace."""
 
 _RESULT, _WORKSPACE = "result", "workspace"
 

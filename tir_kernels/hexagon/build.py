@@ -17,10 +17,12 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.tirx.buffer import BufferType
 
+from .hvx import VECTOR_BYTES
+
 HEXAGON_VERSIONS = ("v66", "v68", "v73", "v75")
 """v66 is what the emulator runs; the others are in phones: Snapdragon 888, 8 Gen 2, 8 Gen 3."""
 
-ALIGNMENT_BYTES = 128
+ALIGNMENT_BYTES = VECTOR_BYTES
 """Of every buffer that is handed over: a whole vector's."""
 
 _CPU = 1  # kDLCPU: small allocations are put on the stack

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tir_kernels.hexagon.build import ALIGNMENT_BYTES
+
 from ...graph import BankManifest
 
 HEADER_NAME = "shadowattn_pilot.h"
@@ -68,8 +70,6 @@ extern const shadowattn_pilot_entry shadowattn_pilot_entries[SHADOWATTN_PILOT_NU
 
 #endif
 """
-
-ALIGNMENT_BYTES = 128
 
 
 def c_header(manifest: BankManifest) -> str:
