@@ -28,7 +28,11 @@ HELD_OUT_TEXTS = \
   developers-reference:usr/share/developers-reference/developers-reference.txt.gz:developers-reference.txt \
   debian-policy:usr/share/doc/debian-policy/fhs/fhs-3.0.txt.gz:filesystem-hierarchy.txt
 
-.PHONY: venv chat test lint texts
+# What the emulated Hexagon takes: QEMU, and a compiler and a linker for it.
+HEXAGON_PACKAGES = qemu-user clang-19 lld-19
+HEXAGON_TOOLS = qemu-hexagon clang-19 ld.lld-19
+
+.PHONY: venv chat test lint texts devices hexagon
 
 venv: $(READY)
 
@@ -67,3 +71,10 @@ $(TEXTS)/.ready:
 	  gzip -dcf "$$work/$$package/$$file" > "$(TEXTS)/$$folder/$$name"; \
 	done
 	touch $@
+
+# Everything that the device suites of the tests take; a suite skips where its part is missing.
+devices: hexagon
+
+hexagon:
+	@command -v $(HEXAGON_TOOLS) > /dev/null && test "$$(command -v $(HEXAGON_TOOLS) | wc -l)" = 3 || \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(HEXAGON_PACKAGES); }

@@ -7,13 +7,21 @@ from typing import Annotated
 
 import typer
 
-from .options import load_shadow_attn
-from .progress import console
+from .options import load_shadow_attn, refuse_options
+from .progress import console, progress_bar
 
 
 def compile_command(
+    context: typer.Context,
     model: Annotated[Path, typer.Argument(help="Model directory made by convert_weight.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Library to write (.so).")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Library to write (.so), or folder for a Hexagon's bank of pilot graphs.",
+        ),
+    ],
     plan: Annotated[
         str, typer.Option("--plan", help="Plan file, a shipped plan's name, or 'off' for dense.")
     ],
@@ -36,7 +44,13 @@ def compile_command(
 ) -> None:
     """Compile a model library, with shadowAttn in its attention slots."""
     from ..compiler import Phase, compile_library
+    from ..compiler.hexagon import is_hexagon
     from ..weights import open_model_directory
+
+    if is_hexagon(device):
+        refuse_options(context, ("debug_dump", "tuning_logs"), f"with --device {device}")
+        _compile_bank(model, output, plan, device, overrides)
+        return
 
     def report(phase: Phase) -> None:
         console.print(f"  {phase.duration_s:6.1f} s  {phase.name}", highlight=False)
@@ -55,3 +69,27 @@ def compile_command(
         console.print("  already compiled: taken from the cache")
     console.print(f"  {library.tuned.describe()}", highlight=False, markup=False, soft_wrap=True)
     print(library.path)
+
+
+def _compile_bank(model: Path, output: Path, plan: str, device: str, overrides: str) -> None:
+    """The pilot graphs of a plan for a DSP."""
+    from ..compiler.hexagon import compile_bank
+    from ..weights import open_model_directory
+
+    with progress_bar() as bar:
+        task = bar.add_task("pilot graphs", total=None)
+        bank = compile_bank(
+            open_model_directory(model),
+            load_shadow_attn(plan),
+            device=device,
+            output=output,
+            overrides=overrides,
+            on_graph=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    sizes = [graph.code_bytes for graph in bank.manifest.graphs]
+    console.print(
+        f"  {len(sizes)} graphs of {min(sizes) / 1e3:.1f} to {max(sizes) / 1e3:.1f} kB, "
+        f"together {bank.manifest.library.size_bytes / 1e6:.2f} MB",
+        highlight=False,
+    )
+    print(bank.path)

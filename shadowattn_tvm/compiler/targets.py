@@ -16,6 +16,8 @@ from ..config.paths import configs_dir
 from ..errors import ConfigError
 
 _NATIVE = "native"
+_NPU = "hexagon"
+"""The kind of devices whose files `hexagon.targets` reads."""
 
 
 class TargetConfig(BaseModel):
@@ -61,6 +63,11 @@ def resolve_device(name: str) -> Device:
         document = tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: expected TOML, got {error}") from None
+    if document.get("kind") == _NPU:
+        raise ConfigError(
+            f"{name} runs pilot graphs and nothing else, expected a device that runs whole models; "
+            f"`shadowattn compile --device {name}` makes its graphs"
+        )
     config = validated(TargetConfig, document, str(path))
     cpu = llvm_get_system_cpu() if config.cpu == _NATIVE else config.cpu
     triple = llvm_get_system_triple() if config.triple == _NATIVE else config.triple

@@ -4,6 +4,7 @@ from .attach_dense_attention import AttachDenseAttention
 from .attach_shadow_attention import AttachShadowAttention
 from .attach_sparse_decode import AttachSparseDecode
 from .dispatch_linear import DispatchLinear
+from .inline_call_tir import WORKSPACE_BYTES, InlineCallTIR
 from .open_prefill_slots import OPEN_SLOT_FUNCTIONS, OpenPrefillSlots
 from .pipeline import PipelineOptions, build_pipeline, require_supported
 from .pipeline_heads import PipelineHeads
@@ -11,10 +12,12 @@ from .stamp_stages import StampStages
 
 __all__ = [
     "OPEN_SLOT_FUNCTIONS",
+    "WORKSPACE_BYTES",
     "AttachDenseAttention",
     "AttachShadowAttention",
     "AttachSparseDecode",
     "DispatchLinear",
+    "InlineCallTIR",
     "OpenPrefillSlots",
     "PipelineHeads",
     "PipelineOptions",

@@ -1,0 +1,200 @@
+"""A bank of pilot graphs on the emulated DSP, with the signature of `shadowattn.npu.pilot`.
+
+It does what a phone's shim does: finds the graph of a launch by its buckets and sizes, pads, calls,
+and takes out what was asked for. Slow; for tests and demonstrations.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import LibraryError
+from ...graph import BankGraph, LoadedBank
+from .emulator import HexagonEmulator
+
+Int8s = npt.NDArray[np.int8]
+Int32s = npt.NDArray[np.int32]
+
+_ARCHITECTURE = "v66"
+
+_HEAD, _Q_BUCKET, _K_BUCKET = range(3)
+"""Columns of a launch's `heads`; the rest are its scales, which graphs have of their own."""
+
+
+class EmulatedBank:
+    """Register an instance as the process's pilot: `tvm.register_global_func(
+    "shadowattn.npu.pilot", bank)`. A context manager, which ends the emulator.
+
+    Attributes
+    ----------
+    launches : calls of graphs so far.
+    packets : of instructions, that they executed in all.
+
+    Raises `LibraryError` for a bank of another architecture, or one that ends in scores.
+    """
+
+    def __init__(self, bank: LoadedBank) -> None:
+        manifest = bank.manifest
+        if manifest.architecture != _ARCHITECTURE:
+            raise LibraryError(
+                f"the emulated Hexagon runs {_ARCHITECTURE}, the bank is for "
+                f"{manifest.architecture}; compile one with --device hexagon-{_ARCHITECTURE}"
+            )
+        if any(graph.lists == 0 for graph in manifest.graphs):
+            raise LibraryError(
+                "the pipeline's pilot hands over importances, but the bank's graphs end in scores; "
+                "make a plan that shares lists (calibrate --query-block)"
+            )
+        self.manifest = manifest
+        self.launches = 0
+        self.packets = 0
+        self._emulator = HexagonEmulator(bank.objects, [g.symbol for g in manifest.graphs])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the emulator."""
+        self._emulator.close()
+
+    def __call__(
+        self,
+        layer: int,
+        queries: Any,
+        keys: Any,
+        heads: Any,
+        query_block: int,
+        score_max: int,
+        importance: Any,
+    ) -> None:
+        """The pilot's packed function; tensors of TVM's runtime."""
+        votes = self.pilot(
+            layer, queries.numpy(), keys.numpy(), heads.numpy(), query_block, score_max
+        )
+        result = importance.numpy()
+        result[..., : votes.shape[-1]] = votes
+        importance.copyfrom(result)
+
+    def pilot(
+        self,
+        layer: int,
+        queries: Int8s,
+        keys: Int8s,
+        heads: Int32s,
+        query_block: int,
+        score_max: int,
+    ) -> Int32s:
+        """(U, lists, N) int32, the importances of one launch.
+
+        queries (U, G, M, D), keys (U, N, D); heads (U, G, 6): query head, its bucket, that of its
+        keys, and its scales. Raises `LibraryError` where the bank has no graph for that, or graphs
+        of other scales.
+        """
+        self._check(layer, heads, query_block, score_max)
+        pairs = {
+            tuple(pair) for pair in heads[..., _Q_BUCKET : _K_BUCKET + 1].reshape(-1, 2).tolist()
+        }
+        if len(pairs) == 1:
+            return self._launch(layer, queries, keys, heads, *pairs.pop())
+        # Heads that share lists but not buckets vote one by one: votes add up.
+        parts = []
+        for unit in range(len(queries)):
+            votes = [
+                self._launch(
+                    layer,
+                    queries[unit : unit + 1, h : h + 1],
+                    keys[unit : unit + 1],
+                    heads[unit : unit + 1, h : h + 1],
+                    *heads[unit, h, _Q_BUCKET : _K_BUCKET + 1].tolist(),
+                )
+                for h in range(queries.shape[1])
+            ]
+            parts.append(np.sum(votes, axis=0, dtype=np.int32))
+        return np.concatenate(parts)
+
+    def _check(self, layer: int, heads: Int32s, query_block: int, score_max: int) -> None:
+        """Raise `LibraryError` unless the launch is of the plan that the bank was made from."""
+        manifest = self.manifest
+        same = (query_block, score_max) == (
+            manifest.query_block,
+            (1 << (manifest.score_bits - 1)) - 1,
+        )
+        tables = {(b.q_bucket, b.k_bucket): b.scales for b in manifest.buckets}
+        for head, q_bucket, k_bucket, *scales in heads.reshape(-1, heads.shape[-1]).tolist():
+            table = tables.get((q_bucket, k_bucket), ())
+            place = layer * manifest.num_q_heads + head
+            same = same and place < len(table) and list(table[place]) == scales
+        if not same:
+            raise LibraryError(
+                "the bank's scales are not those of the library: expected both to be compiled "
+                "from one plan"
+            )
+
+    def _graph(self, pair: tuple[int, int], heads: int, units: int, keys: int) -> BankGraph:
+        """The smallest graph that holds the keys, of as many units as there are, or the most."""
+        fitting = [
+            g
+            for g in self.manifest.graphs
+            if (g.q_bucket, g.k_bucket, g.heads) == (*pair, heads) and g.keys >= keys
+        ]
+        if not fitting:
+            most = max(g.keys for g in self.manifest.graphs)
+            raise LibraryError(
+                f"the bank has no graph for {keys} keys of units of {heads} heads, buckets {pair}; "
+                f"its largest holds {most} keys"
+            )
+        return min(fitting, key=lambda g: (g.keys, g.units < units, abs(g.units - units)))
+
+    def _launch(self, layer: int, queries: Int8s, keys: Int8s, heads: Int32s, *pair: int) -> Int32s:
+        """All units and rows of one pair of buckets, by as many graph calls as that takes."""
+        num_units, group, num_rows, _ = queries.shape
+        num_keys, block = keys.shape[1], self.manifest.query_block
+        places = layer * self.manifest.num_q_heads + heads[..., _HEAD]
+        lists = []
+        first_unit = 0
+        while first_unit < num_units:
+            graph = self._graph((pair[0], pair[1]), group, num_units - first_unit, num_keys)
+            units = slice(first_unit, min(num_units, first_unit + graph.units))
+            parts = [
+                self._call(
+                    graph,
+                    queries[units, :, first : first + graph.queries],
+                    keys[units],
+                    places[units],
+                )[:, : -(-min(graph.queries, num_rows - first) // block), :num_keys]
+                for first in range(0, num_rows, graph.queries)
+            ]
+            lists.append(np.concatenate(parts, axis=1))
+            first_unit = units.stop
+        return np.concatenate(lists)
+
+    def _call(self, graph: BankGraph, queries: Int8s, keys: Int8s, places: Int32s) -> Int32s:
+        """(units, lists, keys) of one graph; missing units, rows and keys are zeros."""
+        dim = self.manifest.head_dim
+        padded = np.zeros((graph.units, graph.heads, graph.queries, dim), np.int8)
+        padded[: len(queries), :, : queries.shape[2]] = queries
+        padded_keys = np.zeros((graph.units, graph.keys, dim), np.int8)
+        padded_keys[: len(keys), : keys.shape[1]] = keys
+        all_places = np.zeros((graph.units, graph.heads), np.int32)
+        all_places[: len(places)] = places
+        lengths = np.array([queries.shape[2], keys.shape[1]], np.int32)
+        result = np.empty((graph.units, graph.lists, graph.keys), np.int32)
+        workspace = np.empty(graph.workspace_bytes, np.uint8)
+        counters = self._emulator.call(
+            graph.symbol, [padded, padded_keys, all_places, lengths], [result, workspace]
+        )
+        self.launches += 1
+        self.packets += counters.packets
+        return result[: len(queries)]

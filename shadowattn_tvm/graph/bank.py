@@ -1,0 +1,121 @@
+"""Which graphs a plan takes: one for each pair of buckets, number of fused units and size.
+
+Source: "Dynamic Sparse Attention on Mobile SoCs", scale buckets: each holds static graphs for
+several numbers of fused heads. Scales here are each head's own, so a bucket is a pair of places in
+every head's grid, and its graphs hold the constants of all heads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+from tir_kernels.hexagon.graph_spec import PilotGraphSpec
+from tir_kernels.hexagon.score_tile import QUERIES
+from tir_kernels.hexagon.static_scales import Scales
+from tir_kernels.pilot.pooling import pooling_step
+from tir_kernels.pilot.quantize import bucket_scales
+from tir_kernels.pilot.requantize import requantizer
+from tir_kernels.spec import ShadowSpec
+
+from ..errors import ConfigError
+
+
+@dataclass(frozen=True)
+class GraphSizes:
+    """Sizes to make graphs of.
+
+    Attributes
+    ----------
+    units : heads, or GQA groups that share lists, of one launch.
+    queries : rows of each head.
+    keys : each a multiple of 128, ascending.
+    """
+
+    units: tuple[int, ...]
+    queries: int
+    keys: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PilotGraph:
+    """One graph.
+
+    Attributes
+    ----------
+    q_bucket, k_bucket : places in the grids of scales, counted from the smallest; None where scores
+        stay INT32, which takes no scales.
+    spec : its shapes.
+    scales : of every head, layer by layer; empty without requantization.
+    """
+
+    q_bucket: int | None
+    k_bucket: int | None
+    spec: PilotGraphSpec
+    scales: tuple[Scales, ...]
+
+    @property
+    def symbol(self) -> str:
+        """Its C function."""
+        spec = self.spec
+        bucket = "" if self.q_bucket is None else f"q{self.q_bucket}k{self.k_bucket}_"
+        return f"shadowattn_pilot_{bucket}u{spec.units}x{spec.heads}_m{spec.queries}_n{spec.keys}"
+
+
+def pilot_graphs(
+    shadow: ShadowSpec, sizes: GraphSizes, *, context_tokens: int, chunk_tokens: int
+) -> tuple[PilotGraph, ...]:
+    """All graphs of a plan, by buckets, then units, then keys.
+
+    Sizes are left out that are larger than it takes to hold `context_tokens` keys, `chunk_tokens`
+    rows and a layer's units. Where the heads of a GQA group share lists they may be in different
+    buckets, and then go one by one: so there are graphs of a unit with one head besides.
+
+    Raises `ConfigError` if no graph holds the context.
+    """
+    pilot, geometry = shadow.pilot, shadow.attention
+    if sizes.keys[-1] < context_tokens:
+        raise ConfigError(
+            f"graphs hold {sizes.keys[-1]} keys at most, but the context has {context_tokens}; "
+            f"compile with --overrides context_window_size={sizes.keys[-1]}"
+        )
+    largest = next(n for n in sizes.keys if n >= context_tokens)
+    keys = [n for n in sizes.keys if n <= largest]
+    multiple = max(QUERIES, pilot.query_block)
+    queries = multiple * -(-min(sizes.queries, chunk_tokens) // multiple)
+    group = geometry.group_size if pilot.share_group else 1
+    units = sorted({min(u, shadow.num_list_owners) for u in sizes.units})
+    shapes = [(u, group) for u in units] + ([(1, 1)] if group > 1 else [])
+    buckets: list[tuple[int | None, int | None]] = [(None, None)]
+    if pilot.requantize:
+        side = range(shadow.buckets_per_axis)
+        buckets = list(product(side, side))
+    return tuple(
+        PilotGraph(
+            q_bucket,
+            k_bucket,
+            PilotGraphSpec(u, heads, queries, n, geometry.head_dim, pilot),
+            ()
+            if q_bucket is None or k_bucket is None
+            else bucket_table(shadow, q_bucket, k_bucket),
+        )
+        for q_bucket, k_bucket in buckets
+        for u, heads in shapes
+        for n in keys
+    )
+
+
+def bucket_table(shadow: ShadowSpec, q_bucket: int, k_bucket: int) -> tuple[Scales, ...]:
+    """Every head's constants in a pair of buckets, layer by layer."""
+    grid = (shadow.bucket_sigma, shadow.buckets_per_axis)
+    table = []
+    for layer in shadow.heads:
+        for head in layer:
+            assert head.requant is not None
+            factor = head.requant[q_bucket][k_bucket]
+            q_scale = bucket_scales(head.q_scale, *grid)[q_bucket]
+            k_scale = bucket_scales(head.k_scale, *grid)[k_bucket]
+            fixed = requantizer(factor)
+            step = pooling_step(shadow.pilot_sm_scale, q_scale, k_scale, factor)
+            table.append((fixed.multiplier, fixed.shift, step))
+    return tuple(table)

@@ -1,0 +1,80 @@
+"""The shapes of one pilot graph, which are static, and what it computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..spec import PilotSpec, SpecError
+from .hvx import WORDS
+from .score_tile import GROUP, QUERIES, TILE_KEYS
+
+ScoreDtype = Literal["int8", "int16", "int32"]
+
+_SCORE_DTYPES: dict[int, ScoreDtype] = {8: "int8", 9: "int16", 32: "int32"}
+
+MAX_KEYS = 1 << 15
+"""Sums of weights, below 2^15 each, then fit 30 bits: the inverse takes a bit more."""
+
+
+@dataclass(frozen=True)
+class PilotGraphSpec:
+    """One graph. A unit has lists of its own: a query head, or the heads of a GQA group that share
+    theirs.
+
+    Attributes
+    ----------
+    units : of one launch, each with the keys of its KV head.
+    heads : query heads of a unit.
+    queries : rows of each head, M; a launch may fill fewer.
+    keys : N; a launch may fill fewer.
+    head_dim : D.
+    pilot : what the plan says. Pooled, a graph ends in importances; otherwise in scores.
+    """
+
+    units: int
+    heads: int
+    queries: int
+    keys: int
+    head_dim: int
+    pilot: PilotSpec
+
+    def __post_init__(self) -> None:
+        if self.units < 1 or self.heads < 1:
+            raise SpecError(
+                f"expected at least one unit of one head, got {self.units} of {self.heads}"
+            )
+        multiple = max(QUERIES, self.pilot.query_block)
+        if self.queries < 1 or self.queries % multiple:
+            raise SpecError(f"expected queries to be a multiple of {multiple}, got {self.queries}")
+        if not 0 < self.keys <= MAX_KEYS or self.keys % TILE_KEYS:
+            raise SpecError(
+                f"expected keys to be a multiple of {TILE_KEYS} up to {MAX_KEYS}, got {self.keys}"
+            )
+        if self.head_dim < 1 or self.head_dim % 16:
+            raise SpecError(f"expected a head dim that is a multiple of 16, got {self.head_dim}")
+
+    @property
+    def all_heads(self) -> int:
+        """Query heads of all units."""
+        return self.units * self.heads
+
+    @property
+    def lists(self) -> int:
+        """Rows of importances of a unit: blocks of queries."""
+        return self.queries // self.pilot.query_block
+
+    @property
+    def score_dtype(self) -> ScoreDtype:
+        """Of a graph that ends in scores."""
+        return _SCORE_DTYPES[self.pilot.score_bits]
+
+    @property
+    def packed_shape(self) -> tuple[int, int, int]:
+        """Packed keys of all units, int32."""
+        return (self.units * self.keys // WORDS, self.head_dim // GROUP, WORDS)
+
+    @property
+    def scratch_shape(self) -> tuple[int, int]:
+        """Scores, then weights, of the rows of a register tile, halfwords in int32 words."""
+        return (QUERIES, self.keys // 2)

@@ -1,0 +1,109 @@
+"""The register tile of the pilot's scores: a few queries by a few blocks of 32 keys, by `vrmpy`.
+
+Keys are packed (N / 32, D / 4, 32) words of four bytes: one vector holds the same four dimensions
+of 32 keys, and the sums of a block lie in the words of one accumulator. `vrmpy` multiplies unsigned
+bytes by signed ones, so keys are stored with 128 added, and sums begin at -128 times the sum of
+the query: that is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tvm.script import tirx as T
+
+from ..simd.vector import Expr
+from .hvx import VRMPY_PER_PACKET, WORDS, splat_word, vrmpy, words
+
+QUERIES = 4
+BLOCKS = 4
+"""16 accumulators and the keys fit 32 registers. A step takes 16 `vrmpy`, which two pipes do in 8
+packets, and in the same packets 4 loads of keys and 4 of queries."""
+
+TILE_KEYS = BLOCKS * WORDS
+"""Keys of a tile; N is a multiple of it."""
+
+GROUP = 4
+"""Dimensions that one `vrmpy` takes."""
+
+KEY_BIAS = 128
+"""Added to keys."""
+
+_BIASES = KEY_BIAS * 0x0101010101010101 - (1 << 64)
+"""The bias in eight bytes, as a signed double word."""
+
+
+def vrmpy_bound_packets(rows: int, keys: int, head_dim: int) -> int:
+    """The fewest packets that can issue the products of `rows` queries with `keys` keys."""
+    return rows * (keys // WORDS) * (head_dim // GROUP) // VRMPY_PER_PACKET
+
+
+@T.meta_class
+class ScoreTile:
+    """INT32 sums of one tile, in registers; made inside a kernel.
+
+    Parameters
+    ----------
+    queries : (heads, M, D) int8.
+    packed : (N / 32, D / 4, 32) int32.
+
+    Attributes
+    ----------
+    starts : (QUERIES,) int32, what the sums of a query begin with.
+    """
+
+    def __init__(self, queries: T.Buffer, packed: T.Buffer, num_rows: int, head_dim: int) -> None:
+        self.words = T.decl_buffer((num_rows, head_dim // GROUP), "int32", data=queries.data)
+        self.doubles = T.decl_buffer((num_rows, head_dim // 8), "int64", data=queries.data)
+        self.packed = packed
+        self.steps = head_dim // GROUP
+        self.sums = [
+            [T.alloc_buffer((WORDS,), "int32") for _ in range(BLOCKS)] for _ in range(QUERIES)
+        ]
+        self.biased = T.alloc_buffer((1,), "int64")
+        self.starts = T.alloc_buffer((QUERIES,), "int32")
+
+    @T.inline
+    def begin(self, row: Expr, start: Expr) -> None:
+        """The tiles that follow are of the queries `row` and on; `start` is added to all sums."""
+        for q in range(QUERIES):
+            self.biased[0] = T.int64(0)
+            for i in range(self.steps // 2):
+                self.biased[0] = T.call_llvm_pure_intrin(
+                    "int64",
+                    "llvm.hexagon.M5.vrmacbsu",
+                    self.biased[0],
+                    self.doubles[row + q, i],
+                    T.int64(_BIASES),
+                )
+            self.starts[q] = (
+                start
+                - T.Cast("int32", self.biased[0])
+                - T.Cast("int32", T.shift_right(self.biased[0], T.int64(32)))
+            )
+
+    @T.inline
+    def run(self, row: Expr, block: Expr) -> None:
+        """The sums of the queries `row` and on with the keys `32 * block` and on."""
+        self.clear()
+        for step in range(self.steps):
+            self.accumulate(row, block, step)
+
+    def clear(self) -> None:
+        """Plain Python, as is the next."""
+        for q, sums in enumerate(self.sums):
+            start = T.bind(splat_word(self.starts[q]))
+            for total in sums:
+                T.buffer_store(total, start, [words(0)])
+
+    def accumulate(self, row: Expr, block: Expr, step: Expr) -> None:
+        """Four dimensions' products."""
+        keys = [T.bind(self.packed[block + b, step, words(0)]) for b in range(BLOCKS)]
+        for q, sums in enumerate(self.sums):
+            query = T.bind(self.words[row + q, step])
+            for key, total in zip(keys, sums, strict=True):
+                T.buffer_store(total, vrmpy(total[words(0)], key, query), [words(0)])
+
+    def values(self, query: int) -> Sequence[Expr]:
+        """The sums of a query, a vector a block."""
+        return [total[words(0)] for total in self.sums[query]]
