@@ -13,9 +13,10 @@ from .document import (
 from .ratios import RatioProfile, load_ratios, save_ratios
 from .settings import BucketGrid, Pilot, Sharing
 from .stage_costs import StageCosts
-from .store import load_plan, plan_hash, save_plan
+from .store import OFF, find_plan, load_plan, plan_hash, save_plan
 
 __all__ = [
+    "OFF",
     "SCHEMA_VERSION",
     "BucketGrid",
     "CorpusDocument",
@@ -29,6 +30,7 @@ __all__ = [
     "RatioProfile",
     "Sharing",
     "StageCosts",
+    "find_plan",
     "load_plan",
     "load_ratios",
     "plan_hash",

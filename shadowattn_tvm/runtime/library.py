@@ -68,7 +68,7 @@ class ModelLibrary:
             wanted = f"{parameter.dtype} {list(parameter.shape)}"
             record = stored.get(name)
             got = "nothing" if record is None else f"{record.dtype} {list(record.shape)}"
-            if wanted != got:
+            if record is None or not parameter.takes(record.shape, record.dtype):
                 problems.append(f"{name}: the library takes {wanted}, the weights have {got}")
         built_for = self.metadata.weight_hash
         if not problems and built_for not in (None, directory.weight_hash):

@@ -5,6 +5,7 @@ from .attach_shadow_attention import AttachShadowAttention
 from .attach_sparse_decode import AttachSparseDecode
 from .dispatch_linear import DispatchLinear
 from .open_prefill_slots import OPEN_SLOT_FUNCTIONS, OpenPrefillSlots
+from .pin_softmax_scale import PinSoftmaxScale
 from .pipeline import PipelineOptions, build_pipeline, require_supported
 from .pipeline_heads import PipelineHeads
 from .stamp_stages import StampStages
@@ -16,6 +17,7 @@ __all__ = [
     "AttachSparseDecode",
     "DispatchLinear",
     "OpenPrefillSlots",
+    "PinSoftmaxScale",
     "PipelineHeads",
     "PipelineOptions",
     "StampStages",

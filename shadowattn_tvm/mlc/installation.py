@@ -1,0 +1,165 @@
+"""The mlc_llm that is there: found, imported, and checked to be of the layout we hook into.
+
+MLC-LLM has no plug-in mechanism and no stable interface. What we rely on is listed here, so that
+another version gives one message before anything is compiled.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any
+
+import tvm
+import tvm_ffi
+
+from ..errors import ConfigError
+
+SOURCE_VARIABLE = "SHADOWATTN_MLC_LLM_SOURCE"
+"""Environment variable that names a checkout of mlc-llm's source, to be used without its C++
+library: everything works but running its engine."""
+
+TESTED = (
+    "mlc_llm 0.20.0.dev0 (its source of July 2026, commit 79d603f0) with apache-tvm 0.26.0 and "
+    "apache-tvm-ffi 0.1.13.post2"
+)
+_TVM_VERSION = "0.26.0"
+
+_LOOKED_UP = {
+    ("mlc_llm.cli.compile", "main"): ("compile", "detect_mlc_chat_config"),
+    ("mlc_llm.compiler_pass.pipeline", "_mlc_llm_pipeline"): (
+        "DispatchKVCacheCreation",
+        "LowBatchGemvSpecialize",
+    ),
+}
+"""By (module, function): the globals it looks up by name when it runs, which is what makes
+replacing them work."""
+
+_COMPILE_ARGUMENTS = ("config", "quantization", "model_type", "target", "build_func", "overrides")
+
+
+def is_installed() -> bool:
+    """Whether an mlc_llm can be tried: a checkout is named, or a package is there. Never raises."""
+    try:
+        return SOURCE_VARIABLE in os.environ or importlib.util.find_spec("mlc_llm") is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def import_mlc_llm() -> ModuleType:
+    """The package, imported. Raises `ConfigError` if there is none, or it doesn't import here."""
+    source = os.environ.get(SOURCE_VARIABLE)
+    if source:
+        _use_checkout(Path(source))
+    elif not is_installed():
+        raise ConfigError(
+            "mlc_llm is not installed: install MLC-LLM's wheels "
+            "(https://llm.mlc.ai/docs/install/mlc_llm.html; what PyPI has under that name is an "
+            f"empty placeholder), or name a checkout of its source in {SOURCE_VARIABLE}. Tested: "
+            f"{TESTED}"
+        )
+    try:
+        package = importlib.import_module("mlc_llm")
+        importlib.import_module("mlc_llm.__main__")
+        if source:
+            _detect_devices_in_this_process()
+    except Exception as error:  # a foreign package's import can fail in any way
+        raise ConfigError(
+            f"can't import mlc_llm{f' from {source}' if source else ''}: "
+            f"{type(error).__name__}: {error}. Tested: {TESTED}"
+        ) from error
+    return package
+
+
+def _use_checkout(folder: Path) -> None:
+    """Make a checkout importable with the stock TVM and without MLC's C++ library."""
+    python = folder.expanduser().absolute() / "python"
+    if not (python / "mlc_llm" / "__main__.py").is_file():
+        raise ConfigError(
+            f"{SOURCE_VARIABLE}: expected a checkout of mlc-llm, with python/mlc_llm in it, got "
+            f"{folder}"
+        )
+    if str(python) not in sys.path:
+        sys.path.insert(0, str(python))
+    # MLC's own switch: don't load libmlc_llm.
+    os.environ["SKIP_LOADING_MLCLLM_SO"] = "1"
+    # Its Python classes stand for objects that this library would define.
+    tvm_ffi.registry._SKIP_UNKNOWN_OBJECTS = True
+    # The TVM in its source tree is newer: there a variable has both names.
+    if not hasattr(tvm.relax.Var, "name_hint"):
+        tvm.relax.Var.name_hint = property(lambda variable: variable.name)
+
+
+def _detect_devices_in_this_process() -> None:
+    """MLC asks for devices in a child process, which would have to be prepared like this one."""
+    auto_device = importlib.import_module("mlc_llm.support.auto_device")
+
+    def exists(device: Any) -> bool:
+        return bool(device.exist)
+
+    auto_device._device_exists = exists
+
+
+def require_known_layout() -> None:
+    """Raise `ConfigError`, naming what is different and the tested versions, unless TVM and mlc_llm
+    are built the way our hooks need."""
+    problems = []
+    if tvm.__version__ != _TVM_VERSION:
+        problems.append(f"TVM is {tvm.__version__}, expected {_TVM_VERSION}")
+    for (module_name, function_name), names in _LOOKED_UP.items():
+        try:
+            module = importlib.import_module(module_name)
+        except ImportError as error:
+            problems.append(f"{module_name} can't be imported ({error})")
+            continue
+        code = getattr(getattr(module, function_name, None), "__code__", None)
+        used = _global_names(code) if code is not None else set()
+        for name in names:
+            if name not in used or not hasattr(module, name):
+                problems.append(f"{module_name}.{function_name} uses no {name}")
+    problems += _signature_problems()
+    if problems:
+        raise ConfigError(
+            "this mlc_llm is not one that shadowAttn knows how to hook into, so nothing was "
+            f"compiled: {'; '.join(problems)}. Tested: {TESTED}. Without --shadow-attn "
+            "everything is left to mlc_llm itself"
+        )
+
+
+def _signature_problems() -> Iterator[str]:
+    try:
+        compile_ = importlib.import_module("mlc_llm.interface.compile").compile
+        dispatch = importlib.import_module("mlc_llm.compiler_pass.dispatch_kv_cache_creation")
+        arguments = compile_.__code__.co_varnames[: compile_.__code__.co_argcount]
+        missing = [name for name in _COMPILE_ARGUMENTS if name not in arguments]
+        if missing:
+            yield f"mlc_llm.interface.compile.compile takes no {', '.join(missing)}"
+        if not callable(getattr(dispatch, "extract_creation_args", None)):
+            yield "mlc_llm.compiler_pass.dispatch_kv_cache_creation has no extract_creation_args"
+    except (ImportError, AttributeError) as error:
+        yield str(error)
+
+
+def _global_names(code: CodeType) -> set[str]:
+    """Names a function, or one defined in it, looks up globally (or as attributes)."""
+    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
+    return set(code.co_names).union(*map(_global_names, inner))
+
+
+@contextmanager
+def swapped(module: ModuleType, **replacements: Any) -> Iterator[None]:
+    """Globals of a module of mlc_llm's, replaced for a while."""
+    before = {name: getattr(module, name) for name in replacements}
+    for name, value in replacements.items():
+        setattr(module, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(module, name, value)

@@ -1,0 +1,106 @@
+"""Our kernels by the kind of target: which passes put them into a model of MLC's.
+
+A kind of target is added by one more entry of `KERNEL_SETS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import tvm
+
+from tir_kernels.build import DISABLED_PASSES, PASS_CONFIG
+from tir_kernels.features import cpu_features
+from tir_kernels.spec import ShadowSpec
+
+from ..errors import CompileError
+from ..transform import (
+    AttachDenseAttention,
+    AttachShadowAttention,
+    AttachSparseDecode,
+    DispatchLinear,
+    PinSoftmaxScale,
+)
+from ..transform.schedule_fallback import ScheduleFallback
+from .geometry import Geometry
+
+Pass = tvm.transform.Pass
+
+
+@dataclass(frozen=True)
+class KernelSet:
+    """What is done to a model for one kind of target.
+
+    Attributes
+    ----------
+    attach : passes to run when the KV cache's creation is lowered; the second argument has the
+        plan's parameters, None for dense attention.
+    schedule : pass to run before MLC applies its schedules, instead of its own specialization for
+        small batches; None leaves that.
+    context : the pass context to compile in, made from the one MLC compiles in.
+    """
+
+    attach: Callable[[tvm.target.Target, Geometry, ShadowSpec | None], list[Pass]]
+    schedule: Callable[[], Pass] | None
+    context: Callable[[], AbstractContextManager[object]]
+
+
+def kernel_set(target: tvm.target.Target) -> KernelSet:
+    """Our kernels for a target. Raises `CompileError` where there are none."""
+    kind = str(target.kind.name)
+    if kind not in KERNEL_SETS:
+        raise CompileError(
+            f"no shadowAttn kernels for {kind!r} targets: expected one of "
+            f"{', '.join(sorted(KERNEL_SETS))}; compile with --device cpu, or leave --shadow-attn "
+            "out"
+        )
+    return KERNEL_SETS[kind]
+
+
+def _attach_for_cpu(
+    target: tvm.target.Target, geometry: Geometry, shadow: ShadowSpec | None
+) -> list[Pass]:
+    features = cpu_features(target)
+    attention = geometry.attention if shadow is None else shadow.attention
+    passes: list[Pass] = [
+        PinSoftmaxScale(attention.sm_scale),
+        AttachDenseAttention(attention, features, geometry.rope_theta, geometry.rope_scaling),
+    ]
+    if shadow is not None:
+        passes.append(AttachShadowAttention(shadow, features))
+        if attention.shadow_rows > 0:
+            passes.append(AttachSparseDecode(shadow, features))
+    return [*passes, DispatchLinear(features)]
+
+
+def _cpu_context() -> AbstractContextManager[object]:
+    """Ours (see `tir_kernels.build`), on top of MLC's."""
+    current = tvm.transform.PassContext.current()
+    context: AbstractContextManager[object] = tvm.transform.PassContext(
+        opt_level=current.opt_level,
+        required_pass=list(current.required_pass),
+        disabled_pass=[*current.disabled_pass, *DISABLED_PASSES],
+        config={**dict(current.config), **PASS_CONFIG},
+    )
+    return context
+
+
+def _no_opencl_kernels(
+    target: tvm.target.Target, geometry: Geometry, shadow: ShadowSpec | None
+) -> list[Pass]:
+    if shadow is None:
+        return []  # MLC's own dense attention
+    raise CompileError(
+        "this version has no shadowAttn kernels for OpenCL yet: compile for the phone's CPU "
+        '(--device \'{"kind":"llvm","mtriple":"aarch64-linux-android","mcpu":"cortex-a76"}\'), or '
+        "with --shadow-attn off"
+    )
+
+
+KERNEL_SETS: Mapping[str, KernelSet] = {
+    "llvm": KernelSet(_attach_for_cpu, ScheduleFallback, _cpu_context),
+    "opencl": KernelSet(_no_opencl_kernels, None, nullcontext),
+}
+"""By TVM's name for the kind of target."""
