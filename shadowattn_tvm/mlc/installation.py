@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -31,15 +31,20 @@ TESTED = (
 )
 _TVM_VERSION = "0.26.0"
 
-_LOOKED_UP = {
-    ("mlc_llm.cli.compile", "main"): ("compile", "detect_mlc_chat_config"),
-    ("mlc_llm.compiler_pass.pipeline", "_mlc_llm_pipeline"): (
-        "DispatchKVCacheCreation",
-        "LowBatchGemvSpecialize",
-    ),
+_LOOKED_UP: Mapping[str, Mapping[tuple[str, str], tuple[str, ...]]] = {
+    "compile": {
+        ("mlc_llm.cli.compile", "main"): ("compile", "detect_mlc_chat_config"),
+        ("mlc_llm.compiler_pass.pipeline", "_mlc_llm_pipeline"): (
+            "DispatchKVCacheCreation",
+            "LowBatchGemvSpecialize",
+        ),
+    },
+    "chat": {("mlc_llm.cli.chat", "main"): ("chat",)},
+    "serve": {("mlc_llm.cli.serve", "main"): ("serve",)},
+    "package": {("mlc_llm.cli.package", "main"): ("package",)},
 }
-"""By (module, function): the globals it looks up by name when it runs, which is what makes
-replacing them work."""
+"""By subcommand and (module, function): the globals that function looks up by name when it runs,
+which is what makes replacing them work."""
 
 _COMPILE_ARGUMENTS = ("config", "quantization", "model_type", "target", "build_func", "overrides")
 
@@ -47,7 +52,9 @@ _COMPILE_ARGUMENTS = ("config", "quantization", "model_type", "target", "build_f
 def is_installed() -> bool:
     """Whether an mlc_llm can be tried: a checkout is named, or a package is there. Never raises."""
     try:
-        return SOURCE_VARIABLE in os.environ or importlib.util.find_spec("mlc_llm") is not None
+        return (
+            bool(os.environ.get(SOURCE_VARIABLE)) or importlib.util.find_spec("mlc_llm") is not None
+        )
     except (ImportError, ValueError):
         return False
 
@@ -66,7 +73,6 @@ def import_mlc_llm() -> ModuleType:
         )
     try:
         package = importlib.import_module("mlc_llm")
-        importlib.import_module("mlc_llm.__main__")
         if source:
             _detect_devices_in_this_process()
     except Exception as error:  # a foreign package's import can fail in any way
@@ -98,21 +104,18 @@ def _use_checkout(folder: Path) -> None:
 
 def _detect_devices_in_this_process() -> None:
     """MLC asks for devices in a child process, which would have to be prepared like this one."""
-    auto_device = importlib.import_module("mlc_llm.support.auto_device")
-
-    def exists(device: Any) -> bool:
-        return bool(device.exist)
-
-    auto_device._device_exists = exists
+    auto_device: Any = importlib.import_module("mlc_llm.support.auto_device")
+    auto_device._device_exists = lambda device: bool(device.exist)
 
 
-def require_known_layout() -> None:
+def require_known_layout(subcommand: str = "compile") -> None:
     """Raise `ConfigError`, naming what is different and the tested versions, unless TVM and mlc_llm
-    are built the way our hooks need."""
+    are built the way our hooks for `compile`, and for `subcommand`, need."""
     problems = []
     if tvm.__version__ != _TVM_VERSION:
         problems.append(f"TVM is {tvm.__version__}, expected {_TVM_VERSION}")
-    for (module_name, function_name), names in _LOOKED_UP.items():
+    looked_up = {**_LOOKED_UP["compile"], **_LOOKED_UP[subcommand]}
+    for (module_name, function_name), names in looked_up.items():
         try:
             module = importlib.import_module(module_name)
         except ImportError as error:

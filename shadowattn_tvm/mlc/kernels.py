@@ -26,8 +26,6 @@ from ..transform import (
 from ..transform.schedule_fallback import ScheduleFallback
 from .geometry import Geometry
 
-Pass = tvm.transform.Pass
-
 
 @dataclass(frozen=True)
 class KernelSet:
@@ -42,15 +40,18 @@ class KernelSet:
     context : the pass context to compile in, made from the one MLC compiles in.
     """
 
-    attach: Callable[[tvm.target.Target, Geometry, ShadowSpec | None], list[Pass]]
-    schedule: Callable[[], Pass] | None
+    attach: Callable[[tvm.target.Target, Geometry, ShadowSpec | None], list[tvm.transform.Pass]]
+    schedule: Callable[[], tvm.transform.Pass] | None
     context: Callable[[], AbstractContextManager[object]]
 
 
-def kernel_set(target: tvm.target.Target) -> KernelSet:
-    """Our kernels for a target. Raises `CompileError` where there are none."""
+def kernel_set(target: tvm.target.Target, *, dense: bool) -> KernelSet:
+    """Our kernels for a target. Where there are none, MLC's own dense attention serves, if that is
+    what is wanted; else raises `CompileError`."""
     kind = str(target.kind.name)
     if kind not in KERNEL_SETS:
+        if dense:
+            return KernelSet(lambda *_: [], None, nullcontext)
         raise CompileError(
             f"no shadowAttn kernels for {kind!r} targets: expected one of "
             f"{', '.join(sorted(KERNEL_SETS))}; compile with --device cpu, or leave --shadow-attn "
@@ -61,10 +62,10 @@ def kernel_set(target: tvm.target.Target) -> KernelSet:
 
 def _attach_for_cpu(
     target: tvm.target.Target, geometry: Geometry, shadow: ShadowSpec | None
-) -> list[Pass]:
+) -> list[tvm.transform.Pass]:
     features = cpu_features(target)
     attention = geometry.attention if shadow is None else shadow.attention
-    passes: list[Pass] = [
+    passes: list[tvm.transform.Pass] = [
         PinSoftmaxScale(attention.sm_scale),
         AttachDenseAttention(attention, features, geometry.rope_theta, geometry.rope_scaling),
     ]
@@ -89,7 +90,7 @@ def _cpu_context() -> AbstractContextManager[object]:
 
 def _no_opencl_kernels(
     target: tvm.target.Target, geometry: Geometry, shadow: ShadowSpec | None
-) -> list[Pass]:
+) -> list[tvm.transform.Pass]:
     if shadow is None:
         return []  # MLC's own dense attention
     raise CompileError(
