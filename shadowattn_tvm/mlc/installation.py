@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,13 +16,9 @@ from types import CodeType, ModuleType
 from typing import Any
 
 import tvm
-import tvm_ffi
 
 from ..errors import ConfigError
-
-SOURCE_VARIABLE = "SHADOWATTN_MLC_LLM_SOURCE"
-"""Environment variable that names a checkout of mlc-llm's source, to be used without its C++
-library: everything works but running its engine."""
+from .checkout import SOURCE_VARIABLE, complete_checkout, use_checkout
 
 TESTED = (
     "mlc_llm 0.20.0.dev0 (its source of July 2026, commit 79d603f0) with apache-tvm 0.26.0 and "
@@ -63,7 +58,7 @@ def import_mlc_llm() -> ModuleType:
     """The package, imported. Raises `ConfigError` if there is none, or it doesn't import here."""
     source = os.environ.get(SOURCE_VARIABLE)
     if source:
-        _use_checkout(Path(source))
+        use_checkout(Path(source))
     elif not is_installed():
         raise ConfigError(
             "mlc_llm is not installed: install MLC-LLM's wheels "
@@ -74,38 +69,13 @@ def import_mlc_llm() -> ModuleType:
     try:
         package = importlib.import_module("mlc_llm")
         if source:
-            _detect_devices_in_this_process()
+            complete_checkout()
     except Exception as error:  # a foreign package's import can fail in any way
         raise ConfigError(
             f"can't import mlc_llm{f' from {source}' if source else ''}: "
             f"{type(error).__name__}: {error}. Tested: {TESTED}"
         ) from error
     return package
-
-
-def _use_checkout(folder: Path) -> None:
-    """Make a checkout importable with the stock TVM and without MLC's C++ library."""
-    python = folder.expanduser().absolute() / "python"
-    if not (python / "mlc_llm" / "__main__.py").is_file():
-        raise ConfigError(
-            f"{SOURCE_VARIABLE}: expected a checkout of mlc-llm, with python/mlc_llm in it, got "
-            f"{folder}"
-        )
-    if str(python) not in sys.path:
-        sys.path.insert(0, str(python))
-    # MLC's own switch: don't load libmlc_llm.
-    os.environ["SKIP_LOADING_MLCLLM_SO"] = "1"
-    # Its Python classes stand for objects that this library would define.
-    tvm_ffi.registry._SKIP_UNKNOWN_OBJECTS = True
-    # The TVM in its source tree is newer: there a variable has both names.
-    if not hasattr(tvm.relax.Var, "name_hint"):
-        tvm.relax.Var.name_hint = property(lambda variable: variable.name)
-
-
-def _detect_devices_in_this_process() -> None:
-    """MLC asks for devices in a child process, which would have to be prepared like this one."""
-    auto_device: Any = importlib.import_module("mlc_llm.support.auto_device")
-    auto_device._device_exists = lambda device: bool(device.exist)
 
 
 def require_known_layout(subcommand: str = "compile") -> None:
