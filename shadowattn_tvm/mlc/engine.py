@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ..plan import Plan
+from ..runtime.library_file import require_library
 from .installation import require_known_layout, swapped
 from .library_cache import LibraryRequest, ready_library
-from .library_metadata import require_library
 from .report import CompileReport
 
 OverridesOf = Callable[[Mapping[str, Any]], dict[str, Any]]

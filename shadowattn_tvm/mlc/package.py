@@ -16,9 +16,9 @@ from typing import Any
 from ..config.documents import read_json_object
 from ..errors import ConfigError
 from ..plan import Plan
+from ..runtime.library_file import require_library
 from .installation import require_known_layout, swapped
 from .library_cache import LibraryRequest, ready_library
-from .library_metadata import require_library
 from .report import CompileReport
 
 

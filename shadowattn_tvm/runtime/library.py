@@ -54,7 +54,11 @@ class ModelLibrary:
         self.metadata = validated(LibraryMetadata, description, f"{path}: metadata", LibraryError)
 
     def function(self, name: str) -> Callable[..., Any]:
-        """One of the library's functions."""
+        """One of the library's functions. Raises `LibraryError` if it lacks it."""
+        if not self._module.implements_function(name):
+            raise LibraryError(
+                f"{self.path}: the library has no function {name!r}, which this takes"
+            )
         function: Callable[..., Any] = self._module[name]
         return function
 

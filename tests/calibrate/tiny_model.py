@@ -68,6 +68,7 @@ def write_tiny_model(folder: Path, config: LlamaConfig, **conversation: Any) -> 
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.save(str(folder / "tokenizer.json"))
     chat_config = ChatConfig(
+        type_=config.model_type,
         quantization="q0f32",
         architecture=config,
         vocab_size=config.vocab_size,

@@ -47,9 +47,10 @@ def mlc_model(
     """Random weights of each family: converted by `shadowattn mlc_llm convert_weight`, described
     by `gen_config`."""
     folder = tmp_path_factory.mktemp(f"mlc-{request.param}")
-    config = tiny_config(qkv_bias=request.param == "qwen2")
+    config = tiny_config(qkv_bias=request.param == "qwen2", vocab_size=320)
     (folder / "ours").mkdir()
-    checkpoint = write_hugging_face(write_tiny_model(folder / "ours", config), folder / "hf")
+    ours = write_tiny_model(folder / "ours", config)
+    checkpoint = write_hugging_face(ours, folder / "hf", end_token="</s>")
     converted = folder / "mlc"
     common = (str(checkpoint), "--quantization", "q0f32", "-o", str(converted))
     limits = ("--prefill-chunk-size", "16", "--context-window-size", "256")

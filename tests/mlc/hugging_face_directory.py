@@ -12,13 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
+from tokenizers import Tokenizer
 
 from shadowattn_tvm.config import LlamaConfig
 from shadowattn_tvm.weights import ModelDirectory, iter_parameters
 
 
-def write_hugging_face(directory: ModelDirectory, folder: Path) -> Path:
-    """Write `directory` (q0f32) as config.json, one safetensors file and its tokenizer."""
+def write_hugging_face(
+    directory: ModelDirectory, folder: Path, *, end_token: str | None = None
+) -> Path:
+    """Write `directory` (q0f32) as config.json, one safetensors file and its tokenizer, which
+    learns `end_token`: our converter wants to know one that ends an answer."""
     assert directory.quantization == "q0f32"
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
@@ -31,6 +35,10 @@ def write_hugging_face(directory: ModelDirectory, folder: Path) -> Path:
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     for name in directory.chat_config.tokenizer_files:
         shutil.copyfile(directory.path / name, folder / name)
+    if end_token is not None:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer.add_special_tokens([end_token])
+        tokenizer.save(str(folder / "tokenizer.json"))
     return folder
 
 

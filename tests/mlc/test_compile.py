@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from shadowattn_tvm.compiler import compile_library
-from shadowattn_tvm.mlc.library_metadata import read_metadata, require_library
 from shadowattn_tvm.plan import plan_hash, save_plan
+from shadowattn_tvm.runtime.library_file import read_metadata, require_library
 from shadowattn_tvm.runtime.session import Session
 from shadowattn_tvm.weights import convert_weight
 from tests.mlc.conftest import MlcModel, compile_with_mlc

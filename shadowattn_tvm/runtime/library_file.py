@@ -14,8 +14,8 @@ from pathlib import Path
 from ..config.documents import validated
 from ..errors import LibraryError
 from ..plan import Plan
-from ..runtime.library_metadata import LibraryMetadata
-from ..runtime.plan_check import require_plan
+from .library_metadata import LibraryMetadata
+from .plan_check import require_plan
 
 _FIRST_KEY = b'{"model_type": "'
 """How MLC's compiler, and ours, begin the object."""
