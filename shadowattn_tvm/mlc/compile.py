@@ -93,6 +93,14 @@ def _require_supported(arguments: dict[str, Any]) -> None:
             f"--system-lib-prefix: expected at least {_SHORTEST_PREFIX} characters (TVM 0.26 fails "
             f"with less), got {prefix!r}"
         )
+    target = arguments["target"]
+    triple = str(target.attrs.get("mtriple", ""))
+    host = str(target.host.attrs.get("mtriple", "")) if target.host is not None else triple
+    if target.kind.name == "llvm" and triple.split("-")[0] != host.split("-")[0]:
+        raise CompileError(
+            f"the target is {triple}, but the code that calls its kernels would be for {host}: add "
+            f"--host {triple}"
+        )
 
 
 def _weights_beside(description: Path) -> Callable[[], ModelDirectory | None]:

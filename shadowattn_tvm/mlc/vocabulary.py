@@ -26,8 +26,10 @@ def bind_vocabulary(module: tvm.IRModule, vocab_size: int) -> tvm.IRModule:
     extent = {_VOCABULARY: tirx.IntImm("int64", vocab_size)}
     bindings = dict.fromkeys(_FEW_ROWS, extent)
     bindings[_ANY_ROWS] = {**extent, _ROWS: tirx.Var("num_logit_rows", "int64")}
-    names = {global_var.name_hint for global_var in module.get_global_vars()}
-    for name, binding in bindings.items():
-        if name in names:
+    functions = {gv.name_hint: function for gv, function in module.functions_items()}
+    for name in bindings.keys() & functions.keys():
+        free = {variable.name for variable in relax.analysis.defined_symbolic_vars(functions[name])}
+        binding = {symbol: value for symbol, value in bindings[name].items() if symbol in free}
+        if binding:
             module = relax.transform.BindSymbolicVars(binding, name)(module)
     return module

@@ -29,7 +29,7 @@ def main(library: str, weights: str, prompt: list[int]) -> None:
             "reshape",
         )
     }
-    chunk = metadata["prefill_chunk_size"]
+    num_tokens, chunk = metadata["active_vocab_size"], metadata["prefill_chunk_size"]
     cache = module["create_tir_paged_kv_cache"](
         Shape([1]),
         Shape([metadata["context_window_size"]]),
@@ -46,7 +46,7 @@ def main(library: str, weights: str, prompt: list[int]) -> None:
         embedded = builtin["reshape"](embedded, Shape([1, len(tokens), embedded.shape[1]]))
         logits, _ = module[function](embedded, cache, parameters)
         builtin["kv_state_end_forward"](cache)
-        return int(logits.numpy().argmax())
+        return int(logits.numpy().reshape(-1)[:num_tokens].argmax())
 
     for begin in range(0, len(prompt), chunk):
         token = forward("prefill", prompt[begin : begin + chunk])

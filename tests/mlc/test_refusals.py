@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -98,17 +97,11 @@ class TestRealSource:
         ],
     )
     def test_limits(self, mlc_model: MlcModel, tmp_path: Path, limits: str, reason: str) -> None:
-        path = mlc_model.directory.path
-        description = path / "mlc-chat-config.json"
-        content = json.loads(description.read_text())
-        name, value = limits.split("=")
-        content["model_config"][name] = int(value)
-        changed = tmp_path / "mlc-chat-config.json"
-        changed.write_text(json.dumps(content))
         library = tmp_path / "library.so"
-        arguments = ["--device", "cpu", "-o", str(library), "--shadow-attn"]
+        arguments = ["--device", "cpu", "-o", str(library), "--overrides", limits]
+        plan = ["--shadow-attn", str(mlc_model.plan_file)]
         with pytest.raises(CompileError, match=reason):
-            run(["compile", str(changed), *arguments, str(mlc_model.plan_file)])
+            run(["compile", str(mlc_model.directory.path), *arguments, *plan])
         assert not library.exists()
 
     @pytest.mark.parametrize("quantization", ["q3f16_1", "q4f16_0"])
@@ -135,10 +128,17 @@ class TestRealSource:
         assert not library.exists()
 
     def test_a_prefix_that_tvm_fails_on(self, mlc_model: MlcModel, tmp_path: Path) -> None:
+        arguments = ["--device", "android", "-o", str(tmp_path / "library.tar")]
+        prefix = ["--system-lib-prefix", "abc_", "--shadow-attn", "off"]
         with pytest.raises(CompileError, match="at least 7 characters"):
-            compile_with_mlc(
-                mlc_model.directory.path, tmp_path / "l.tar", "off", "--system-lib-prefix", "abc_"
-            )
+            run(["compile", str(mlc_model.directory.path), *arguments, *prefix])
+
+    def test_a_host_of_another_architecture(self, mlc_model: MlcModel, tmp_path: Path) -> None:
+        """What MLC takes for the host where it isn't told."""
+        target = '{"kind":"llvm","mtriple":"riscv64-linux-gnu","mcpu":"generic-rv64"}'
+        arguments = ["--device", target, "-o", str(tmp_path / "library.tar")]
+        with pytest.raises(CompileError, match="add --host riscv64-linux-gnu"):
+            run(["compile", str(mlc_model.directory.path), *arguments, "--shadow-attn", "off"])
 
     def test_nothing_of_mlcs_stays_changed(
         self, mlc_model: MlcModel, tmp_path: Path, compile_for: Callable[[Path | str], Path]

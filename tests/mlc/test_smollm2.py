@@ -94,9 +94,9 @@ def test_ratio_one_gives_the_dense_tokens(
     converted: Converted, token_ids: list[int], tmp_path: Path
 ) -> None:
     everything = tmp_path / "everything.json"
-    save_plan(
-        _keeping_everything(load_plan(configs_dir() / "plans" / f"{PLAN_NAME}.json")), everything
-    )
+    plan = find_plan(PLAN_NAME)
+    assert plan is not None
+    save_plan(_keeping_everything(plan), everything)
     weights = load_weights(converted.directory)
     whole, dense = (
         greedy(Session(converted.directory, converted.library(name), weights=weights), token_ids)

@@ -27,6 +27,7 @@ def test_before_and_after() -> None:
             "batch_decode": ("batch_size", "vocab_size"),
             "get_logits": ("seq_len", "vocab_size"),
             "batch_verify": ("seq_len", "vocab_size"),
+            "prefill": ("seq_len", 50),
             "something_else": ("seq_len", "other_size"),
         }
     )
@@ -35,6 +36,7 @@ def test_before_and_after() -> None:
             "batch_decode": ("batch_size", 100),
             "get_logits": ("num_logit_rows", 100),
             "batch_verify": ("seq_len", "vocab_size"),
+            "prefill": ("seq_len", 50),
             "something_else": ("seq_len", "other_size"),
         }
     )
