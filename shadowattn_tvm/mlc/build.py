@@ -69,10 +69,9 @@ class BuildHook:
             replaced: dict[str, Any] = {
                 "DispatchKVCacheCreation": self._dispatch(
                     passes.DispatchKVCacheCreation, attach, shadow, changes
-                )
+                ),
+                **kernels.instead,
             }
-            if kernels.schedule is not None:
-                replaced["LowBatchGemvSpecialize"] = kernels.schedule
             with swapped(passes, **replaced), kernels.context():
                 original(module, arguments, pipeline=pipeline)
             assert changes.swapped or not attach, "MLC's pipeline ran without our passes"

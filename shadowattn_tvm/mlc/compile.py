@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+import tvm
+
 from ..config.chat_config import CHAT_CONFIG_FILE
 from ..config.documents import read_json_object
 from ..config.hugging_face import ModelType
@@ -26,8 +28,8 @@ from .report import CompileReport
 QUANTIZATIONS = ("q0f32", "q0f16", "q4f16_1", "q4f32_1")
 """MLC's names for those that shadowAttn is made for."""
 
-_SHORTEST_PREFIX = 7
-"""Bytes: TVM 0.26 takes shorter values of the attribute for another type, and fails."""
+_SHORTEST_PREFIX = 8
+"""Bytes: TVM 0.26 stores shorter strings inline, where the reader of this one doesn't look."""
 
 
 def compile_with(argv: Sequence[str], plan: Plan | None) -> CompileReport:
@@ -75,7 +77,11 @@ class _Hook:
             _require_supported(arguments)
             assert self.description is not None
             build = BuildHook(self.plan, _weights_beside(self.description))
-            original(**{**arguments, "build_func": build.around(arguments["build_func"])})
+            changed = {
+                "target": _hosted_by_itself(arguments["target"]),
+                "build_func": build.around(arguments["build_func"]),
+            }
+            original(**{**arguments, **changed})
             self.report = build.report
 
         return compile_
@@ -93,14 +99,15 @@ def _require_supported(arguments: dict[str, Any]) -> None:
             f"--system-lib-prefix: expected at least {_SHORTEST_PREFIX} characters (TVM 0.26 fails "
             f"with less), got {prefix!r}"
         )
-    target = arguments["target"]
-    triple = str(target.attrs.get("mtriple", ""))
-    host = str(target.host.attrs.get("mtriple", "")) if target.host is not None else triple
-    if target.kind.name == "llvm" and triple.split("-")[0] != host.split("-")[0]:
-        raise CompileError(
-            f"the target is {triple}, but the code that calls its kernels would be for {host}: add "
-            f"--host {triple}"
-        )
+
+
+def _hosted_by_itself(target: tvm.target.Target) -> tvm.target.Target:
+    """A CPU is its own host. MLC takes this machine's for it, or one of `--host`'s triple and no
+    particular CPU, and TVM compiles the kernels for the host."""
+    if target.kind.name != "llvm":
+        return target
+    alone = {name: value for name, value in dict(target.export()).items() if name != "host"}
+    return tvm.target.Target(alone, host=tvm.target.Target(alone))
 
 
 def _weights_beside(description: Path) -> Callable[[], ModelDirectory | None]:

@@ -32,6 +32,7 @@ _LOOKED_UP: Mapping[str, Mapping[tuple[str, str], tuple[str, ...]]] = {
         ("mlc_llm.compiler_pass.pipeline", "_mlc_llm_pipeline"): (
             "DispatchKVCacheCreation",
             "LowBatchGemvSpecialize",
+            "LiftTIRGlobalBufferAlloc",
         ),
     },
     "chat": {("mlc_llm.cli.chat", "main"): ("chat",)},

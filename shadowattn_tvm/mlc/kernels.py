@@ -35,13 +35,12 @@ class KernelSet:
     ----------
     attach : passes to run when the KV cache's creation is lowered; the second argument has the
         plan's parameters, None for dense attention.
-    schedule : pass to run before MLC applies its schedules, instead of its own specialization for
-        small batches; None leaves that.
+    instead : passes to run in place of MLC's, by MLC's names for those.
     context : the pass context to compile in, made from the one MLC compiles in.
     """
 
     attach: Callable[[tvm.target.Target, Geometry, ShadowSpec | None], list[tvm.transform.Pass]]
-    schedule: Callable[[], tvm.transform.Pass] | None
+    instead: Mapping[str, Callable[[], tvm.transform.Pass]]
     context: Callable[[], AbstractContextManager[object]]
 
 
@@ -51,7 +50,7 @@ def kernel_set(target: tvm.target.Target, *, dense: bool) -> KernelSet:
     kind = str(target.kind.name)
     if kind not in KERNEL_SETS:
         if dense:
-            return KernelSet(lambda *_: [], None, nullcontext)
+            return KernelSet(lambda *_: [], {}, nullcontext)
         raise CompileError(
             f"no shadowAttn kernels for {kind!r} targets: expected one of "
             f"{', '.join(sorted(KERNEL_SETS))}; compile with --device cpu, or leave --shadow-attn "
@@ -100,8 +99,17 @@ def _no_opencl_kernels(
     )
 
 
+def _nothing() -> tvm.transform.Pass:
+    return tvm.transform.Sequential([])
+
+
 KERNEL_SETS: Mapping[str, KernelSet] = {
-    "llvm": KernelSet(_attach_for_cpu, ScheduleFallback, _cpu_context),
-    "opencl": KernelSet(_no_opencl_kernels, None, nullcontext),
+    "llvm": KernelSet(_attach_for_cpu, {"LowBatchGemvSpecialize": ScheduleFallback}, _cpu_context),
+    "opencl": KernelSet(
+        _no_opencl_kernels,
+        # Both take PrimFuncs apart in a way that TVM 0.26 doesn't have any more.
+        {"LowBatchGemvSpecialize": _nothing, "LiftTIRGlobalBufferAlloc": _nothing},
+        nullcontext,
+    ),
 }
 """By TVM's name for the kind of target."""

@@ -57,7 +57,7 @@ def test_targets_without_kernels() -> None:
     cuda = tvm.target.Target("nvidia/geforce-rtx-3070")
     with pytest.raises(CompileError, match="no shadowAttn kernels for 'cuda' targets"):
         kernel_set(cuda, dense=False)
-    assert kernel_set(cuda, dense=True).schedule is None
+    assert not kernel_set(cuda, dense=True).instead
 
 
 def test_subcommands_without_libraries() -> None:
@@ -130,15 +130,8 @@ class TestRealSource:
     def test_a_prefix_that_tvm_fails_on(self, mlc_model: MlcModel, tmp_path: Path) -> None:
         arguments = ["--device", "android", "-o", str(tmp_path / "library.tar")]
         prefix = ["--system-lib-prefix", "abc_", "--shadow-attn", "off"]
-        with pytest.raises(CompileError, match="at least 7 characters"):
+        with pytest.raises(CompileError, match="at least 8 characters"):
             run(["compile", str(mlc_model.directory.path), *arguments, *prefix])
-
-    def test_a_host_of_another_architecture(self, mlc_model: MlcModel, tmp_path: Path) -> None:
-        """What MLC takes for the host where it isn't told."""
-        target = '{"kind":"llvm","mtriple":"riscv64-linux-gnu","mcpu":"generic-rv64"}'
-        arguments = ["--device", target, "-o", str(tmp_path / "library.tar")]
-        with pytest.raises(CompileError, match="add --host riscv64-linux-gnu"):
-            run(["compile", str(mlc_model.directory.path), *arguments, "--shadow-attn", "off"])
 
     def test_nothing_of_mlcs_stays_changed(
         self, mlc_model: MlcModel, tmp_path: Path, compile_for: Callable[[Path | str], Path]
