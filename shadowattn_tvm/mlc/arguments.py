@@ -73,14 +73,3 @@ _EXPECTED = {
     SHADOW_ATTN: "a plan file, a shipped plan's name, or 'off'",
     REPORT: "a file to write",
 }
-
-
-def option_value(argv: Sequence[str], *names: str) -> str | None:
-    """Value of an option of mlc_llm's in `argv`, the last one given, as argparse would have it:
-    `--name VALUE` or `--name=VALUE`. (Abbreviations aren't followed.)"""
-    value = None
-    for word, following in zip(argv, (*argv[1:], None), strict=True):
-        name, separator, attached = word.partition("=")
-        if name in names:
-            value = attached if separator else following
-    return value

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from shadowattn_tvm.cli import main
 from shadowattn_tvm.compiler import compile_library
+from shadowattn_tvm.evaluate import load_record
 from shadowattn_tvm.plan import plan_hash, save_plan
 from shadowattn_tvm.runtime.library_file import read_metadata, require_library
 from shadowattn_tvm.runtime.session import Session
@@ -110,6 +112,47 @@ def test_a_library_runs_where_only_tvm_is_imported(
         check=True,
     ).stdout
     assert json.loads(output) == greedy(Session(mlc_model.directory, library))
+
+
+def test_chat_and_eval_drive_it(
+    mlc_model: MlcModel,
+    compile_for: Callable[[Path | str], Path],
+    tiny_texts: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Our own commands, on libraries of MLC's with a plan and without."""
+    path, plan = str(mlc_model.directory.path), str(mlc_model.plan_file)
+    shadow, dense = compile_for(mlc_model.plan_file), compile_for("off")
+
+    def ours(*arguments: str) -> int:
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        return int(ended.value.code or 0)
+
+    answer = ("--prompt", "a key", "--max-tokens", "3", "--temperature", "0")
+    assert ours("chat", path, "--model-lib", str(shadow), "--shadow-attn", plan, *answer) == 0
+    assert ours("chat", path, "--model-lib", str(dense), "--shadow-attn", "off", *answer) == 0
+    assert ours("chat", path, "--model-lib", str(dense), "--shadow-attn", plan, *answer) == 2
+    assert "compiled without shadowAttn" in capsys.readouterr().err
+    libraries = ("--model-lib", str(shadow), "--model-lib", str(dense))
+    sizes = ("--context", "256", "--prefill-chunk", "16", "--windows", "4", "--min-windows", "4")
+    result = tmp_path / "result.json"
+    task = ("--tasks", "ppl", "--corpus", str(tiny_texts), "--json", str(result))
+    ended = ours("eval", path, "--plan", plan, *libraries, *sizes, *task)
+    if mlc_model.directory.architecture.qkv_bias:  # MLC's Qwen2 has no `get_logits`
+        assert ended == 2
+        assert "the library has no function" in capsys.readouterr().err
+        return
+    assert ended == 0
+    own = tmp_path / "own.json"
+    task = (*task[:-1], str(own))
+    assert ours("eval", path, "--plan", plan, *sizes, *task) == 0
+    theirs, mine = (load_record(file).results.ppl for file in (result, own))
+    assert theirs is not None
+    assert mine is not None
+    assert theirs.shadow == pytest.approx(mine.shadow, rel=1e-3)
+    assert theirs.dense == pytest.approx(mine.dense, rel=1e-3)
 
 
 def test_our_directory_compiles_with_mlc(
