@@ -61,10 +61,10 @@ class BuildHook:
             geometry = model_geometry(module)
             directory = self.open_directory()
             shadow = self._shadow(module, geometry, directory, arguments)
-            if self.plan is not None or directory is not None:
+            attach = kernels.attach(arguments.target, geometry, shadow)
+            if attach and (self.plan is not None or directory is not None):
                 module = bind_vocabulary(module, arguments.config.vocab_size)
             changes = _Changes()
-            attach = kernels.attach(arguments.target, geometry, shadow)
             passes = importlib.import_module("mlc_llm.compiler_pass.pipeline")
             replaced: dict[str, Any] = {
                 "DispatchKVCacheCreation": self._dispatch(
@@ -168,7 +168,9 @@ class _Attach:
     def transform_module(
         self, before: tvm.IRModule, _context: tvm.transform.PassContext
     ) -> tvm.IRModule:
-        after = tvm.transform.Sequential(self.passes)(before) if self.passes else before
+        if not self.passes:
+            return before
+        after = tvm.transform.Sequential(self.passes)(before)
         for slot in Slot:
             old, new = (slot_function(module, slot).name_hint for module in (before, after))
             if old != new:

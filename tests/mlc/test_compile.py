@@ -99,6 +99,21 @@ def test_ratio_one_gives_the_dense_tokens(
     assert whole == greedy(Session(mlc_model.directory, compile_for("off")))
 
 
+@pytest.mark.parametrize("mlc_model", ["llama"], indirect=True)
+def test_sparse_decode(
+    mlc_model: MlcModel, compile_for: Callable[[Path | str], Path], tmp_path: Path
+) -> None:
+    """With the shadow of K in the cache's pages."""
+    plan = mlc_model.plan.model_copy(update={"decode": "sparse"})
+    save_plan(plan, tmp_path / "sparse.json")
+    ours = compile_library(mlc_model.directory, plan, overrides=OUR_LIMITS).path
+    theirs = compile_for(tmp_path / "sparse.json")
+    assert b"shadowattn_sparse_paged_decode" in theirs.read_bytes()
+    assert greedy(Session(mlc_model.directory, theirs)) == greedy(
+        Session(mlc_model.directory, ours)
+    )
+
+
 def test_a_library_runs_where_only_tvm_is_imported(
     mlc_model: MlcModel, compile_for: Callable[[Path | str], Path]
 ) -> None:
