@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tvm
 from tvm.target.codegen import llvm_get_system_cpu, llvm_get_system_triple
@@ -100,6 +101,18 @@ def tiny_shadow_library(
     return compile_library(
         tiny_directory, tiny_plan, output=tmp_path_factory.mktemp("library") / "shadow.so"
     ).path
+
+
+@pytest.fixture(scope="session")
+def tiny_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of four texts of 700 characters."""
+    folder = tmp_path_factory.mktemp("texts")
+    words = ("the", "of", "a", "key", "past", "chunk", "query", "head", "layer", "dense")
+    for number in range(4):
+        rng = np.random.default_rng(number)
+        text = " ".join(rng.choice(words, 400))[:700]
+        (folder / f"text-{number}.txt").write_text(text, encoding="utf-8")
+    return folder
 
 
 @pytest.fixture(scope="session")

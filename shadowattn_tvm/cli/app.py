@@ -19,6 +19,7 @@ from .compile import compile_command
 from .convert_weight import convert_weight
 from .evaluate import eval_command
 from .fetch import fetch
+from .mlc_llm import PASS_THROUGH, mlc_llm
 from .plan import plan_app
 from .trace import trace
 from .tune import tune_command
@@ -44,6 +45,7 @@ bench_app.command()(prefill)
 bench_app.command()(decode)
 app.add_typer(bench_app, name="bench")
 app.command()(trace)
+app.command("mlc_llm", context_settings=PASS_THROUGH)(mlc_llm)
 
 
 def main(arguments: list[str] | None = None) -> None:

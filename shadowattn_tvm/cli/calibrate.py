@@ -31,7 +31,13 @@ WITH_STAGE_COSTS = ("model", "output", "stage_costs", "chunk_tokens", *ONLY_STAG
 
 def calibrate(
     context_of_call: typer.Context,
-    model: Annotated[Path, typer.Argument(help="Model directory made by convert_weight.")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="Model directory made by convert_weight, ours or mlc_llm's, or the Hugging Face "
+            "directory it was made from."
+        ),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Plan to write (.json).")],
     method: Annotated[
         str | None,
@@ -140,7 +146,7 @@ def calibrate(
 
     An interrupted run, started again with the same options, goes on where it was.
     """
-    from ..weights import open_model_directory
+    from ..weights import open_any_directory
 
     if stage_costs:
         others = {parameter.name or "" for parameter in context_of_call.command.params}
@@ -160,7 +166,7 @@ def calibrate(
         )
     pooled = share_group or query_block > 1
     documents = read_documents(corpus or ["pydoc"])
-    directory = open_model_directory(model)
+    directory = context_of_call.with_resource(open_any_directory(model))
     _require_torch()
     from ..calibrate import DEFAULT_K_MIN, CalibrationSettings
     from ..calibrate import calibrate as calibrate_model

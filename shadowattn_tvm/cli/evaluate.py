@@ -71,6 +71,14 @@ def eval_command(
     calibration_windows: Annotated[
         int, typer.Option(help="Windows of it for each variant.", min=1)
     ] = 4,
+    model_lib: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--model-lib",
+            help="A library compiled before, by `compile` or by `mlc_llm compile`: with the plan, "
+            "or dense. May be given twice, for both; what is missing is compiled.",
+        ),
+    ] = None,
     against: Annotated[
         list[str] | None,
         typer.Option(help="NAME=PLAN.json, an allocation for --sweep method. May be repeated."),
@@ -99,6 +107,8 @@ def eval_command(
     sources = tuple(corpus or ("pydoc",))
     command = ("shadowattn", *sys.argv[1:])
     kinds = [*(sweeps or ()), *((ABLATION,) if ablation else ())]
+    if kinds and model_lib:
+        raise ConfigError("--model-lib can't be given with a sweep: it compiles its variants")
     if kinds:
         with progress_bar() as bar:
             sweep(
@@ -120,6 +130,7 @@ def eval_command(
         corpus=sources,
         settings=settings,
         command=command,
+        libraries=tuple(model_lib or ()),
     )
     with progress_bar() as bar:
         record = evaluate(directory, chosen, request, on_phase=_report_phase, progress=stages(bar))

@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from pathlib import Path
 
 import typer
 
-from ..config.paths import configs_dir
-from ..errors import ConfigError, PlanError
-from ..plan import Plan, load_plan
+from ..errors import ConfigError
+from ..plan import OFF
+from ..plan import find_plan as load_shadow_attn
 
-OFF = "off"
-
-
-def load_shadow_attn(value: str) -> Plan | None:
-    """What `--shadow-attn` and `--plan` name: a file, a shipped plan, or `off` (None).
-    Raises `PlanError` naming the shipped plans."""
-    if value == OFF:
-        return None
-    if Path(value).suffix == ".json" or Path(value).exists():
-        return load_plan(Path(value))
-    folder = configs_dir() / "plans"
-    shipped = sorted(path.stem for path in folder.glob("*.json"))
-    if value not in shipped:
-        raise PlanError(
-            f"no plan {value!r}: expected a .json file, one of the shipped plans "
-            f"({', '.join(shipped)}), or '{OFF}'"
-        )
-    return load_plan(folder / f"{value}.json")
+__all__ = ["OFF", "load_shadow_attn", "refuse_options"]
 
 
 def refuse_options(context: typer.Context, refused: Collection[str], reason: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -45,21 +46,24 @@ def library_key(
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def cached_library_path(key: str) -> Path:
+def cached_library_path(key: str, suffix: str = ".so") -> Path:
     """Where a library of this key lives, made or not."""
-    return cache_dir() / "libraries" / f"{key[:32]}.so"
+    return cache_dir() / "libraries" / f"{key[:32]}{suffix}"
 
 
 @cache
 def source_hash() -> str:
     """SHA-256 (hex) of the code that makes libraries: a changed kernel is a changed library."""
-    digest = hashlib.sha256()
     ours = Path(__file__).parents[1]
     kernels = Path(str(tir_kernels.__file__)).parent
-    for folder in (
-        kernels,
-        *(ours / name for name in ("compiler", "model", "pipeline", "transform")),
-    ):
+    packages = ("compiler", "model", "pipeline", "transform")
+    return hash_of_sources([kernels, *(ours / name for name in packages)])
+
+
+def hash_of_sources(folders: Iterable[Path]) -> str:
+    """SHA-256 (hex) of the Python files in some folders, by name and content."""
+    digest = hashlib.sha256()
+    for folder in folders:
         for path in sorted(folder.rglob("*.py")):
             digest.update(path.name.encode())
             digest.update(path.read_bytes())

@@ -44,13 +44,20 @@ def shadow_spec(plan: Plan, architecture: LlamaConfig, dtype: ModelDtype = "floa
 
     Raises `PlanError` if it is for another geometry or can't serve the architecture's context.
     """
-    attention = attention_spec(architecture, dtype)
-    expected = (
-        architecture.num_hidden_layers,
-        attention.num_q_heads,
-        attention.num_kv_heads,
-        attention.head_dim,
+    return planned_spec(
+        plan,
+        attention_spec(architecture, dtype),
+        num_layers=architecture.num_hidden_layers,
+        context_window_tokens=architecture.context_window_size,
     )
+
+
+def planned_spec(
+    plan: Plan, attention: AttentionSpec, *, num_layers: int, context_window_tokens: int
+) -> ShadowSpec:
+    """The kernels' parameters of a plan, for a model of this geometry. Raises like
+    `shadow_spec`."""
+    expected = (num_layers, attention.num_q_heads, attention.num_kv_heads, attention.head_dim)
     model = plan.model
     got = (model.num_layers, model.num_q_heads, model.num_kv_heads, model.head_dim)
     if got != expected:
@@ -58,10 +65,10 @@ def shadow_spec(plan: Plan, architecture: LlamaConfig, dtype: ModelDtype = "floa
             f"the plan is for another model: expected (layers, query heads, KV heads, head dim) "
             f"{expected}, got {got}; make one with `shadowattn calibrate`"
         )
-    if plan.sharing.pooled and architecture.context_window_size > MAX_POOLED_KEYS:
+    if plan.sharing.pooled and context_window_tokens > MAX_POOLED_KEYS:
         raise PlanError(
             f"the plan shares lists, which works in contexts of up to {MAX_POOLED_KEYS} tokens, "
-            f"got {architecture.context_window_size}; compile with --overrides "
+            f"got {context_window_tokens}; compile with --overrides "
             f"context_window_size={MAX_POOLED_KEYS}"
         )
     return ShadowSpec(
@@ -98,7 +105,11 @@ def library_spec(
 ) -> ShadowSpec:
     """`shadow_spec` for the pages of a library: with room for a shadow of K if the plan decodes
     sparsely. Raises like it."""
-    spec = shadow_spec(plan, architecture, dtype)
+    return stored_spec(shadow_spec(plan, architecture, dtype), plan)
+
+
+def stored_spec(spec: ShadowSpec, plan: Plan) -> ShadowSpec:
+    """`spec` with room in the pages for a shadow of K if the plan decodes sparsely."""
     return with_key_shadow(spec) if plan.decode == "sparse" else spec
 
 

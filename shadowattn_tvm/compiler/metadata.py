@@ -55,12 +55,13 @@ def library_metadata(
             for name, parameter in parameters
         ],
         "weight_hash": directory.weight_hash,
-        "shadow_attn": None if plan is None or shadow is None else _shadow(plan, shadow),
+        "shadow_attn": None if plan is None or shadow is None else shadow_metadata(plan, shadow),
         "tuned_tiles": {tile.kernel: dict(tile.sizes) for tile in tuned},
     }
 
 
-def _shadow(plan: Plan, shadow: ShadowSpec) -> dict[str, Any]:
+def shadow_metadata(plan: Plan, shadow: ShadowSpec) -> dict[str, Any]:
+    """The `shadow_attn` object of a library compiled with a plan."""
     described = {
         "plan_hash": plan_hash(plan),
         "k_min": shadow.k_min,

@@ -7,13 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 
 from ..compiler import Phase, compile_library
 from ..compiler.kernel_parameters import shadow_spec
 from ..compiler.overrides import apply_overrides
 from ..corpora import read_documents
-from ..errors import ConfigError
+from ..errors import ConfigError, LibraryError
 from ..plan import Plan
+from ..runtime.library_file import read_metadata
+from ..runtime.plan_check import require_plan
 from ..runtime.session import Session, load_weights
 from ..runtime.tokenizer import ModelTokenizer
 from ..weights import ModelDirectory
@@ -44,12 +47,15 @@ class EvaluationRequest:
     corpus : sources for `corpora.read_documents`.
     settings : sizes and limits.
     command : what the user typed, for the record.
+    libraries : compiled before, by us or by mlc_llm: one with the plan, a dense one, or both; what
+        is missing is compiled.
     """
 
     tasks: tuple[str, ...]
     corpus: tuple[str, ...]
     settings: EvaluationSettings
     command: tuple[str, ...] = ()
+    libraries: tuple[Path, ...] = ()
 
 
 def evaluate(
@@ -71,7 +77,13 @@ def evaluate(
     prefix_ids = tuple(directory.chat_config.conv_template.system_prefix_token_ids or ())
     texts = held_out(read_documents(request.corpus), plan, tokenizer, prefix_ids, request.settings)
     context = make_context(
-        directory, plan, texts, request.settings, on_phase=on_phase, progress=progress
+        directory,
+        plan,
+        texts,
+        request.settings,
+        libraries=request.libraries,
+        on_phase=on_phase,
+        progress=progress,
     )
     spec = shadow_spec(plan, architecture)
     settings = request.settings
@@ -95,18 +107,31 @@ def make_context(
     texts: HeldOut,
     settings: EvaluationSettings,
     *,
+    libraries: Sequence[Path] = (),
     on_phase: Callable[[Phase], None] = lambda phase: None,
     progress: Progress = lambda what, done, total: None,
 ) -> EvaluationContext:
-    """Compile (or find in the cache) and load both libraries. The weights are held once."""
+    """Load both libraries, those in `libraries` or else compiled (or found in the cache). The
+    weights are held once."""
     limits = _limits(settings)
     architecture = apply_overrides(directory.architecture, limits)
-    libraries = [
-        compile_library(directory, variant, overrides=limits, on_phase=on_phase).path
+    given = sort_libraries(libraries, plan)
+    paths = [
+        given.get(variant is not None)
+        or compile_library(directory, variant, overrides=limits, on_phase=on_phase).path
         for variant in (None, plan)
     ]
     weights = load_weights(directory)
-    dense, shadow = (Session(directory, library, weights=weights) for library in libraries)
+    dense, shadow = (
+        Session(
+            directory,
+            path,
+            context_window_size=settings.context_tokens,
+            prefill_chunk_size=settings.prefill_chunk_tokens,
+            weights=weights,
+        )
+        for path in paths
+    )
 
     @cache
     def opened() -> OpenModel:
@@ -132,6 +157,24 @@ def make_context(
         settings=settings,
         progress=progress,
     )
+
+
+def sort_libraries(libraries: Sequence[Path], plan: Plan) -> dict[bool, Path]:
+    """The libraries by whether a plan was compiled in. Raises `LibraryError` for one with another
+    plan, and for two of a kind."""
+    given: dict[bool, Path] = {}
+    for path in libraries:
+        metadata = read_metadata(path)
+        with_plan = metadata.shadow_attn is not None
+        if with_plan:
+            require_plan(metadata, plan, path)
+        if with_plan in given:
+            raise LibraryError(
+                f"expected at most one dense library and one with the plan, got {given[with_plan]} "
+                f"and {path}, both {'with the plan' if with_plan else 'dense'}"
+            )
+        given[with_plan] = path
+    return given
 
 
 def require_tasks(names: Sequence[str]) -> None:

@@ -14,9 +14,10 @@ from .head_order import HeadOrder, UnitLaunches, head_order, unit_launches
 from .ratios import RatioProfile, load_ratios, save_ratios
 from .settings import BucketGrid, Pilot, Sharing
 from .stage_costs import StageCosts
-from .store import load_plan, plan_hash, save_plan
+from .store import OFF, find_plan, load_plan, plan_hash, save_plan
 
 __all__ = [
+    "OFF",
     "SCHEMA_VERSION",
     "BucketGrid",
     "CorpusDocument",
@@ -32,6 +33,7 @@ __all__ = [
     "Sharing",
     "StageCosts",
     "UnitLaunches",
+    "find_plan",
     "head_order",
     "load_plan",
     "load_ratios",

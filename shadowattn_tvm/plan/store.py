@@ -10,8 +10,12 @@ from pydantic import ValidationError
 
 from ..config.documents import describe_mistakes, read_json_object
 from ..config.json_layout import write_document
+from ..config.paths import configs_dir
 from ..errors import PlanError
 from .document import SCHEMA_VERSION, Plan
+
+OFF = "off"
+"""Where a plan is expected: none, dense attention."""
 
 
 def load_plan(path: Path) -> Plan:
@@ -31,6 +35,23 @@ def load_plan(path: Path) -> Plan:
         return Plan.model_validate(document)
     except ValidationError as error:
         raise PlanError(describe_mistakes(error, f"{path}: not a valid plan")) from None
+
+
+def find_plan(value: str) -> Plan | None:
+    """What `--shadow-attn` and `--plan` name: a file, a shipped plan, or `off` (None).
+    Raises `PlanError` naming the shipped plans."""
+    if value == OFF:
+        return None
+    if Path(value).suffix == ".json" or Path(value).exists():
+        return load_plan(Path(value))
+    folder = configs_dir() / "plans"
+    shipped = sorted(path.stem for path in folder.glob("*.json"))
+    if value not in shipped:
+        raise PlanError(
+            f"no plan {value!r}: expected a .json file, one of the shipped plans "
+            f"({', '.join(shipped)}), or '{OFF}'"
+        )
+    return load_plan(folder / f"{value}.json")
 
 
 def save_plan(plan: Plan, path: Path) -> None:

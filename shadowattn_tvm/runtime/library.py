@@ -54,7 +54,11 @@ class ModelLibrary:
         self.metadata = validated(LibraryMetadata, description, f"{path}: metadata", LibraryError)
 
     def function(self, name: str) -> Callable[..., Any]:
-        """One of the library's functions."""
+        """One of the library's functions. Raises `LibraryError` if it lacks it."""
+        if not self._module.implements_function(name):
+            raise LibraryError(
+                f"{self.path}: the library has no function {name!r}, which this takes"
+            )
         function: Callable[..., Any] = self._module[name]
         return function
 
@@ -68,7 +72,7 @@ class ModelLibrary:
             wanted = f"{parameter.dtype} {list(parameter.shape)}"
             record = stored.get(name)
             got = "nothing" if record is None else f"{record.dtype} {list(record.shape)}"
-            if wanted != got:
+            if record is None or not parameter.takes(record.shape, record.dtype):
                 problems.append(f"{name}: the library takes {wanted}, the weights have {got}")
         built_for = self.metadata.weight_hash
         if not problems and built_for not in (None, directory.weight_hash):

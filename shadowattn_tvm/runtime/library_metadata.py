@@ -17,11 +17,27 @@ class _Metadata(BaseModel):
 
 
 class ParameterMetadata(_Metadata):
-    """One parameter the library's functions take, in their order."""
+    """One parameter the library's functions take, in their order.
+
+    Attributes
+    ----------
+    shape : extents; in libraries MLC-LLM compiled also names, where any extent is taken.
+    """
 
     name: str
-    shape: tuple[int, ...]
+    shape: tuple[int | str, ...]
     dtype: str
+
+    def takes(self, shape: tuple[int, ...], dtype: str) -> bool:
+        """Whether a tensor of this shape and dtype fits."""
+        return (
+            dtype == self.dtype
+            and len(shape) == len(self.shape)
+            and all(
+                isinstance(expected, str) or expected == got
+                for expected, got in zip(self.shape, shape, strict=True)
+            )
+        )
 
 
 class ShadowAttnMetadata(_Metadata):

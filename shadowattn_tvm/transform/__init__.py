@@ -6,6 +6,7 @@ from .attach_sparse_decode import AttachSparseDecode
 from .dispatch_linear import DispatchLinear
 from .inline_call_tir import WORKSPACE_BYTES, InlineCallTIR
 from .open_prefill_slots import OPEN_SLOT_FUNCTIONS, OpenPrefillSlots
+from .pin_softmax_scale import PinSoftmaxScale
 from .pipeline import PipelineOptions, build_pipeline, require_supported
 from .pipeline_heads import PipelineHeads
 from .stamp_stages import StampStages
@@ -19,6 +20,7 @@ __all__ = [
     "DispatchLinear",
     "InlineCallTIR",
     "OpenPrefillSlots",
+    "PinSoftmaxScale",
     "PipelineHeads",
     "PipelineOptions",
     "StampStages",

@@ -29,17 +29,19 @@ KERNEL_NAMES = {
 
 @tvm.transform.module_pass(opt_level=0, name="AttachDenseAttention")
 class AttachDenseAttention:
-    """Swap ragged prefill, paged prefill, decode, state merging and rotary embedding.
+    """Swap ragged prefill, paged prefill, decode, state merging and rotary embedding; the last is
+    left alone where `rope_theta` is None.
 
     Our kernels take the softmax scale as a constant and ignore the run-time argument, so they go in
-    together: a kernel left stock would read the layer id that `AttachShadowAttention` adds to it.
+    together: a kernel left stock would read the layer id that `AttachShadowAttention` adds to it
+    (see `PinSoftmaxScale`).
     """
 
     def __init__(
         self,
         spec: AttentionSpec,
         features: CpuFeatures,
-        rope_theta: float,
+        rope_theta: float | None,
         rope_scaling: Llama3Scaling | None,
     ) -> None:
         self.spec = spec
@@ -56,8 +58,9 @@ class AttachDenseAttention:
             Slot.PAGED_PREFILL: dense_paged_prefill(spec, features),
             Slot.DECODE: dense_paged_decode(spec, features),
             Slot.MERGE_STATES: merge_states(spec, features),
-            Slot.SPLIT_ROTARY: split_rotary(spec, self.rope_theta, self.rope_scaling),
         }
+        if self.rope_theta is not None:
+            kernels[Slot.SPLIT_ROTARY] = split_rotary(spec, self.rope_theta, self.rope_scaling)
         return replace_slots(
             module,
             {

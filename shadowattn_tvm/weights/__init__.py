@@ -1,5 +1,6 @@
 """Weights: checkpoints in, model directories out, parameters ready for the runtime."""
 
+from .any_directory import open_any_directory
 from .convert import DEFAULT_PREFILL_CHUNK_TOKENS, convert_weight
 from .fetch import fetch
 from .fingerprint import model_fingerprint
@@ -22,6 +23,7 @@ __all__ = [
     "iter_parameters",
     "load_parameters",
     "model_fingerprint",
+    "open_any_directory",
     "open_model_directory",
     "parameter_layout",
 ]

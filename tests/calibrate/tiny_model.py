@@ -77,6 +77,7 @@ def write_tiny_model(
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.save(str(folder / "tokenizer.json"))
     chat_config = ChatConfig(
+        type_=config.model_type,
         quantization=quantization,
         architecture=config,
         vocab_size=config.vocab_size,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from shadowattn_tvm.corpora import read_documents
@@ -26,18 +25,6 @@ SETTINGS = EvaluationSettings(
     continuation_tokens=8,
 )
 """The limits are the tiny model's own, so its libraries are those of the other tests."""
-
-
-@pytest.fixture(scope="session")
-def tiny_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of four texts of 700 characters."""
-    folder = tmp_path_factory.mktemp("texts")
-    words = ("the", "of", "a", "key", "past", "chunk", "query", "head", "layer", "dense")
-    for number in range(4):
-        rng = np.random.default_rng(number)
-        text = " ".join(rng.choice(words, 400))[:700]
-        (folder / f"text-{number}.txt").write_text(text, encoding="utf-8")
-    return folder
 
 
 MakeContext = Callable[..., EvaluationContext]

@@ -132,3 +132,46 @@ def test_mistakes_exit_with_two(
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+def test_libraries_compiled_before_are_used(
+    tiny_directory: ModelDirectory,
+    tiny_library: Path,
+    tiny_shadow_library: Path,
+    plan_file: Path,
+    tiny_texts: Path,
+    result_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "result.json"
+    texts = [f"--corpus={tiny_texts / f'text-{i}.txt'}" for i in range(4)]
+    given = ["--model-lib", tiny_shadow_library, "--model-lib", tiny_library]
+    monkeypatch.setattr("shadowattn_tvm.evaluate.run.compile_library", None)
+    arguments = ["--plan", plan_file, "--tasks=ppl", *texts, *SIZES, "--json", path, *given]
+    assert run(tiny_directory.path, *arguments) == 0
+    before, after = (load_record(file).results.ppl for file in (result_file, path))
+    assert before is not None
+    assert after is not None
+    assert (after.dense, after.shadow) == (before.dense, before.shadow)
+
+
+def test_libraries_of_another_kind_are_refused(
+    tiny_directory: ModelDirectory,
+    tiny_library: Path,
+    tiny_shadow_library: Path,
+    plan_file: Path,
+    tiny_plan: Plan,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = [tiny_directory.path, "--plan", plan_file, "--tasks=ppl", *SIZES]
+    assert run(*arguments, "--model-lib", tiny_library, "--model-lib", tiny_library) == 2
+    assert "expected at most one dense library" in capsys.readouterr().err
+    other = tmp_path / "other.json"
+    save_plan(tiny_plan.model_copy(update={"k_min": tiny_plan.k_min + 1}), other)
+    arguments[2] = other
+    assert run(*arguments, "--model-lib", tiny_shadow_library) == 2
+    assert "was compiled with the plan" in capsys.readouterr().err
+    assert run(*arguments, "--model-lib", tiny_library, "--sweep", "ratio") == 2
+    assert "can't be given with a sweep" in capsys.readouterr().err
