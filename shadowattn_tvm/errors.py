@@ -31,6 +31,10 @@ class LibraryError(ShadowAttnError):
     """A compiled library that doesn't fit the weights or the plan it is used with."""
 
 
+class DeviceError(ShadowAttnError):
+    """A device, emulator or tool that is missing, gone, or failed at what it was asked for."""
+
+
 class ContextOverflowError(ShadowAttnError):
     """A prompt or conversation longer than the library's context window."""
 

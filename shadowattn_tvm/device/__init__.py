@@ -1,0 +1,1 @@
+"""Devices that compiled code runs on: an emulated ARM machine, and real ones behind TVM RPC."""
