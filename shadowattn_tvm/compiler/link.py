@@ -1,4 +1,4 @@
-"""From object code to a shared library: the system's C compiler, or a linker for another machine."""
+"""From object code to a shared library, with this machine's C compiler or another's linker."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def require_linker(triple: str | None = None) -> CrossLinker | None:
 
 
 def link(
-    executable: relax.VMExecutable | tvm.runtime.Executable,
+    executable: relax.VMExecutable | tvm.runtime.Executable | tvm.runtime.Module,
     path: Path,
     linker: CrossLinker | None = None,
 ) -> None:

@@ -8,11 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tvm
 from tvm import rpc
 
 from ..errors import DeviceError
 from .rpc import last_words
+
+_GARBAGE = 0x7F
+"""Fills memory before a tensor's first byte: large as an integer, and no address."""
+
 
 class RemoteKernels:
     """Loads libraries on a device and calls their functions.
@@ -56,14 +61,18 @@ class RemoteKernels:
         def work() -> None:
             function = self._module(library)[name]
             device = self.session.cpu(0)
-            sent = [
-                _sent(argument, device) if isinstance(argument, tvm.runtime.Tensor) else argument
+            copies = [
+                _Copy(argument, device) if isinstance(argument, tvm.runtime.Tensor) else None
                 for argument in arguments
             ]
-            function(*sent)
-            for here, there in zip(arguments, sent, strict=True):
-                if isinstance(here, tvm.runtime.Tensor):
-                    here.copyfrom(there.numpy())
+            function(
+                *(
+                    argument if copy is None else copy.view
+                    for argument, copy in zip(arguments, copies, strict=True)
+                )
+            )
+            for copy in filter(None, copies):
+                copy.fetch()
 
         self._guarded(work)
 
@@ -99,15 +108,27 @@ class RemoteKernels:
         return True
 
 
-def _sent(tensor: tvm.runtime.Tensor, device: tvm.runtime.Device) -> tvm.runtime.Tensor:
-    """A copy on the device, as far into its memory as the original is into its own: kernels must
-    heed the byte offset of arguments there, too."""
-    offset = _byte_offset(tensor)
-    values = tensor.numpy()
-    whole = tvm.runtime.empty((offset + values.nbytes,), "uint8", device)
-    copy = whole._create_view(tensor.shape, tensor.dtype, relative_byte_offset=offset)
-    copy.copyfrom(values)
-    return copy
+class _Copy:
+    """A tensor's copy on the device, as far into its memory as the original is into its own:
+    kernels must heed the byte offset of arguments there, too. Bytes go through the whole memory,
+    because TVM's copies over RPC ignore the offset of a view."""
+
+    def __init__(self, original: tvm.runtime.Tensor, device: tvm.runtime.Device) -> None:
+        self._original = original
+        self._offset = _byte_offset(original)
+        values = original.numpy()
+        memory = np.full(self._offset + values.nbytes, _GARBAGE, np.uint8)
+        memory[self._offset :] = np.frombuffer(values.tobytes(), np.uint8)
+        self._memory = tvm.runtime.tensor(memory, device)
+        self.view = self._memory._create_view(
+            original.shape, original.dtype, relative_byte_offset=self._offset
+        )
+
+    def fetch(self) -> None:
+        """The device's values into the original."""
+        values = self._original.numpy()
+        fetched = self._memory.numpy()[self._offset :].view(values.dtype)
+        self._original.copyfrom(fetched.reshape(values.shape))
 
 
 class _DLTensor(ctypes.Structure):

@@ -14,7 +14,8 @@ from ..compiler.overrides import apply_overrides
 from ..corpora import read_documents
 from ..errors import ConfigError
 from ..plan import Plan
-from ..runtime.session import Session, load_weights
+from ..runtime.machine import load_weights
+from ..runtime.session import Session
 from ..runtime.tokenizer import ModelTokenizer
 from ..weights import ModelDirectory
 from .budget import prefill_budget

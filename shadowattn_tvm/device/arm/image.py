@@ -126,7 +126,11 @@ def _unpack_debian(image: Path) -> None:
         # the unprivileged user that root's apt-get downloads as can't write here
         "APT::Sandbox::User": "root",
     }
-    apt = ["apt-get", "-qq", *(part for item in settings.items() for part in ("-o", "=".join(item)))]
+    apt = [
+        "apt-get",
+        "-qq",
+        *(part for item in settings.items() for part in ("-o", "=".join(item))),
+    ]
     run_tool([*apt, "update"], _FETCH_TIMEOUT_S)
     try:
         run_tool([*apt, "-y", "--download-only", "install", *_DEBIAN_PACKAGES], _FETCH_TIMEOUT_S)
