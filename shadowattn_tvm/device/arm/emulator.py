@@ -30,7 +30,7 @@ FIRST_PORT = 9190
 """Clear of the 9090 to 9189 of TVM's own servers; the next free one is taken."""
 
 _START_TIMEOUT_S = 180
-_STOP_TIMEOUT_S = 10
+_RECOVERY_TIMEOUT_S = 10
 _POLL_S = 0.05
 
 
@@ -103,7 +103,15 @@ class ArmEmulator:
 
     def connect(self) -> rpc.RPCSession:
         """A session; a machine that is gone is started again."""
-        return connect(self.start())
+        deadline = time.monotonic() + _RECOVERY_TIMEOUT_S
+        while True:
+            address = self.start()
+            try:
+                return connect(address)
+            except DeviceError:  # between a crash of a kernel and the server's listening again
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(_POLL_S)
 
     def instruction_counts(self) -> InstructionCounts:
         """Of the counted libraries, since the start."""

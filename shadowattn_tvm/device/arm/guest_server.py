@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import resource
 import sys
 import threading
 import time
@@ -37,7 +38,10 @@ def main() -> None:
         host, _, port = options.tracker.rpartition(":")
         tracker = (host, int(port))
     first, last = options.port, options.port + SEARCHED_PORTS
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash leaves no image of all memory
+    home = os.getcwd()
     while True:
+        os.chdir(home)  # the crashed client's folder, in which TVM leaves us, is gone
         state = PopenRPCServerState(
             options.host, first, last, tracker_addr=tracker, key=options.key
         )

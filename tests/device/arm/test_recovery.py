@@ -52,7 +52,7 @@ def test_a_crashed_kernel_is_reported_and_the_next_call_works(stores: Library) -
     assert poked(stores, 2) == [0, 0, 7, 0]
     emulator = stores.machine.emulator
     before = emulator.pid
-    with pytest.raises(DeviceError, match="the device was lost during a call.*crashed"):
+    with pytest.raises(DeviceError, match=r"the device was lost during a call.*crashed"):
         poked(stores, NOWHERE)
     assert poked(stores, 1) == [0, 7, 0, 0]
     assert emulator.pid == before, "the machine itself survives"
