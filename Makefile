@@ -28,7 +28,7 @@ HELD_OUT_TEXTS = \
   developers-reference:usr/share/developers-reference/developers-reference.txt.gz:developers-reference.txt \
   debian-policy:usr/share/doc/debian-policy/fhs/fhs-3.0.txt.gz:filesystem-hierarchy.txt
 
-.PHONY: venv chat test lint texts
+.PHONY: venv chat test lint texts devices arm-device
 
 venv: $(READY)
 
@@ -54,6 +54,21 @@ lint: $(READY)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+# Everything that tests on emulated devices take, made once. Only Debian packages that are missing
+# are installed, which takes root.
+devices: arm-device
+
+AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo) env DEBIAN_FRONTEND=noninteractive
+ARM_PACKAGES = qemu-aarch64:qemu-user aarch64-linux-gnu-ld:binutils-aarch64-linux-gnu
+
+arm-device: $(READY)
+	set -e; missing=; for entry in $(ARM_PACKAGES); do \
+	  IFS=: read -r tool package <<< "$$entry"; \
+	  command -v "$$tool" > /dev/null || missing="$$missing $$package"; \
+	done; \
+	test -z "$$missing" || $(AS_ROOT) apt-get install -y -qq --no-install-recommends $$missing
+	$(SHADOWATTN) device arm make
 
 # $(TEXTS)/calibration and $(TEXTS)/held-out; needs apt and nothing else, not even root.
 texts: $(TEXTS)/.ready

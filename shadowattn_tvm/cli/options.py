@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -12,6 +13,15 @@ from ..errors import ConfigError, PlanError
 from ..plan import Plan, load_plan
 
 OFF = "off"
+
+RpcServer = Annotated[
+    str | None, typer.Option("--rpc", metavar="HOST:PORT", help="Run on this RPC server.")
+]
+RpcTracker = Annotated[
+    str | None,
+    typer.Option("--tracker", metavar="HOST:PORT", help="Run on a device of this RPC tracker."),
+]
+RpcKey = Annotated[str | None, typer.Option("--key", help="The device's key; with --tracker.")]
 
 
 def load_shadow_attn(value: str) -> Plan | None:
