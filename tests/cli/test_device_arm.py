@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from shadowattn_tvm.compiler import compile_library
 from shadowattn_tvm.compiler.cross_link import LINKERS, NDK_VARIABLE, cross_linker
 from shadowattn_tvm.device.arm import image_path, require_emulator
 from shadowattn_tvm.device.rpc import RpcAddress, connect
@@ -123,20 +124,31 @@ def test_compile_for_arm64(run: Run, tiny_directory: ModelDirectory, tmp_path: P
     assert "expected a model library for the machine it is to run on" in err
 
 
+@pytest.fixture
+def arm64_library(tiny_directory: ModelDirectory, tmp_path: Path) -> Path:
+    """The dense library of `tiny_directory` for ARM; before a test has a cache of its own."""
+    _require_linker()
+    library = tmp_path / "arm64.so"
+    return compile_library(tiny_directory, None, device="arm64", output=library).path
+
+
 @pytest.mark.arm
 def test_chat_on_a_device(
-    run: Run, own_cache: Path, tiny_directory: ModelDirectory, tmp_path: Path
+    run: Run,
+    tiny_directory: ModelDirectory,
+    tiny_library: Path,
+    arm64_library: Path,
+    own_cache: Path,
 ) -> None:
     """Files are sent there; greedily, the answer is this machine's."""
-    _require_linker()
-    options = ("--shadow-attn", "off", "--prompt", "hello", "--max-tokens", 4, "--temperature", 0)
-    code, here, _ = run("chat", tiny_directory.path, *options)
+    command = ("chat", tiny_directory.path, "--prompt", "hello", "--max-tokens", 4)
+    code, here, _ = run(*command, "--temperature", 0, "--model-lib", tiny_library)
     assert code == 0
     code, out, _ = run("device", "arm", "start")
     try:
         assert code == 0
-        address = ("--device", "arm64", "--rpc", out.strip())
-        code, there, _ = run("chat", tiny_directory.path, *options, *address)
+        device = ("--model-lib", arm64_library, "--rpc", out.strip())
+        code, there, _ = run(*command, "--temperature", 0, *device)
     finally:
         run("device", "arm", "stop")
     assert (code, there) == (0, here)

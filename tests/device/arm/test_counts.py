@@ -7,6 +7,7 @@ loops are made of the instructions they were written for.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,9 +22,12 @@ from tir_kernels.pilot.scores import pilot_scores
 from tir_kernels.shadow.prefill import shadow_paged_prefill
 from tir_kernels.spec import PilotSpec
 
-from .machines import Library, Machine
+from .machines import OLD, PHONE, Library, Machine
 
 pytestmark = [pytest.mark.arm, pytest.mark.usefixtures("emulator_only")]
+
+Counts = dict[str, InstructionCounts]
+MachineOf = Callable[[str], Machine]
 
 QUERIES, KEYS = 32, 512
 POOLED = PilotSpec(score_bits=8, share_group=True, query_block=32)
@@ -36,22 +40,23 @@ LANES, DOT_PRODUCTS = 4, 16
 
 
 def counted(library: Library, name: str) -> InstructionCounts:
-    """Of one call, over a past of `KEYS` in pages."""
+    """Of one call, over a past of `KEYS` in pages; not the first, which looks up what it calls."""
     rng = np.random.default_rng(0)
     q = rng.standard_normal((QUERIES, SMOLLM2.num_q_heads, SMOLLM2.head_dim), dtype=np.float32)
     batch = paged_batch(SMOLLM2, [KEYS], rng)
     emulator = library.machine.emulator
     arguments = (library[name], SMOLLM2, q, indptr([QUERIES]), batch)
     library.machine.kernels.call("runtime.config_threadpool", 1, 1)
+    run_paged_prefill(*arguments, causal=False, layer=0)
     before = emulator.instruction_counts()
     run_paged_prefill(*arguments, causal=False, layer=0)
     return emulator.instruction_counts() - before
 
 
 @pytest.fixture(scope="module")
-def counts(machine_of: Callable[[str], Machine]) -> dict[str, InstructionCounts]:
+def counts(machine_of: MachineOf) -> Counts:
     """Dense, and with a fifth of the past kept: pooled lists, and a list per query."""
-    machine = machine_of("cortex-a76")
+    machine = machine_of(PHONE)
     library = machine.build(
         {
             "dense": dense_paged_prefill(SMOLLM2, NEON_DOTPROD),
@@ -64,7 +69,7 @@ def counts(machine_of: Callable[[str], Machine]) -> dict[str, InstructionCounts]
     return found
 
 
-def test_dense_attention_is_made_of_multiply_adds(counts) -> None:
+def test_dense_attention_is_made_of_multiply_adds(counts: Counts) -> None:
     least = 2 * PRODUCTS // LANES  # with keys, then with values
     assert least <= counts["dense"].multiply_add < 1.25 * least
     assert counts["dense"].multiply_add > 0.4 * counts["dense"].total
@@ -72,28 +77,28 @@ def test_dense_attention_is_made_of_multiply_adds(counts) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pooled", "per query"])
-def test_the_pilot_is_made_of_dot_products(kind: str, counts) -> None:
+def test_the_pilot_is_made_of_dot_products(kind: str, counts: Counts) -> None:
     # Whole tiles of 16 keys and 4 queries: exactly as many as there are products.
     assert counts[kind].int8_dot == PRODUCTS // DOT_PRODUCTS
 
 
-def test_a_fifth_of_the_past_takes_a_fifth_of_the_multiply_adds(counts) -> None:
+def test_a_fifth_of_the_past_takes_a_fifth_of_the_multiply_adds(counts: Counts) -> None:
     for kind in ("pooled", "per query"):
         ratio = counts[kind].multiply_add / counts["dense"].multiply_add
         assert 0.15 < ratio < 0.35, kind
 
 
-def test_sparse_attention_takes_fewer_instructions_pilot_and_selection_included(counts) -> None:
-    print({kind: count.total for kind, count in counts.items()})
-    assert counts["pooled"].total < 0.6 * counts["dense"].total
+def test_sparse_attention_takes_fewer_instructions_pilot_and_selection_included(
+    counts: Counts,
+) -> None:
+    assert counts["pooled"].total < 0.65 * counts["dense"].total
+    assert counts["per query"].total < 0.85 * counts["dense"].total
 
 
-def test_the_less_is_kept_the_fewer_instructions(counts, machine_of) -> None:
-    from dataclasses import replace
-
+def test_the_less_is_kept_the_fewer_instructions(counts: Counts, machine_of: MachineOf) -> None:
     spec = in_threads.sparse(POOLED)
     heads = tuple(replace(head, keep_ratio_q16=RATIO_ONE // 20) for head in spec.heads[0])
-    library = machine_of("cortex-a76").build(
+    library = machine_of(PHONE).build(
         {"a twentieth": shadow_paged_prefill(replace(spec, heads=(heads,)), NEON_DOTPROD)}
     )
     twentieth = counted(library, "a twentieth")
@@ -101,9 +106,9 @@ def test_the_less_is_kept_the_fewer_instructions(counts, machine_of) -> None:
     assert twentieth.multiply_add < 0.5 * counts["pooled"].multiply_add
 
 
-def test_assembly_has_the_instructions_meant(machine_of) -> None:
+def test_assembly_has_the_instructions_meant(machine_of: MachineOf) -> None:
     spec = in_threads.sparse(POOLED).attention
-    phone, old = machine_of("cortex-a76"), machine_of("cortex-a53")
+    phone, old = machine_of(PHONE), machine_of(OLD)
     dot = phone.build({"pilot": pilot_scores(spec, NEON_DOTPROD)}).disassembled()
     plain = old.build({"pilot": pilot_scores(spec, NEON)}).disassembled()
     assert "sdot\tv" in dot
