@@ -88,7 +88,7 @@ def test_a_fifth_of_the_past_takes_a_fifth_of_the_multiply_adds(counts: Counts) 
         assert 0.15 < ratio < 0.35, kind
 
 
-def test_sparse_attention_takes_fewer_instructions_pilot_and_selection_included(
+def test_with_pilot_and_selection_sparse_takes_fewer_instructions(
     counts: Counts,
 ) -> None:
     assert counts["pooled"].total < 0.65 * counts["dense"].total
