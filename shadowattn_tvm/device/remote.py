@@ -96,8 +96,8 @@ class RemoteKernels:
                 raise  # the kernel's own error: the device is fine
             self.close()
             raise DeviceError(
-                f"the device was lost during a call: {last_words(error)}; the kernel crashed, took "
-                "too long, or the server is gone"
+                f"the device was lost during a call: {last_words(error)}; the kernel crashed, or "
+                "the server is gone"
             ) from None
 
     def _answers(self) -> bool:

@@ -16,9 +16,6 @@ from ..errors import ConfigError, DeviceError
 _MAX_PORT = 65535
 _CONNECT_TIMEOUT_S = 10
 
-SESSION_TIMEOUT_S = 600
-"""A device ends sessions that last longer: a kernel that hangs doesn't block it for good."""
-
 
 @dataclass(frozen=True)
 class RpcAddress:
@@ -51,7 +48,7 @@ def rpc_address(server: str | None, tracker: str | None, key: str | None) -> Rpc
 
 def connect(address: RpcAddress) -> rpc.RPCSession:
     """A session on the device. Raises `DeviceError` if there is none; waits where another session
-    is using it."""
+    is using it, and lasts until its last tensor or function is gone."""
     try:
         # TVM would try for a minute
         socket.create_connection((address.host, address.port), _CONNECT_TIMEOUT_S).close()
@@ -63,7 +60,7 @@ def connect(address: RpcAddress) -> rpc.RPCSession:
         ) from None
     try:
         if address.key is None:
-            return rpc.connect(address.host, address.port, session_timeout=SESSION_TIMEOUT_S)
+            return rpc.connect(address.host, address.port)
         tracker = rpc.connect_tracker(address.host, address.port)
         known = tracker.summary()["queue_info"]
         if address.key not in known:
@@ -71,7 +68,7 @@ def connect(address: RpcAddress) -> rpc.RPCSession:
                 f"the tracker at {address.host}:{address.port} knows no device {address.key!r}; it "
                 f"knows {', '.join(sorted(known)) or 'none'}"
             )
-        return tracker.request(address.key, session_timeout=SESSION_TIMEOUT_S, max_retry=1)
+        return tracker.request(address.key, max_retry=1)
     except DeviceError:
         raise
     except Exception as error:  # TVM raises whatever its sockets did

@@ -9,7 +9,8 @@ import pytest
 from shadowattn_tvm.compiler.cross_link import cross_linker
 from shadowattn_tvm.device.arm import image_path, require_emulator
 from shadowattn_tvm.device.arm.tools import ENABLE
-from shadowattn_tvm.device.rpc import RpcAddress, rpc_address
+from shadowattn_tvm.device.remote import RemoteKernels
+from shadowattn_tvm.device.rpc import RpcAddress, connect, rpc_address
 from shadowattn_tvm.errors import ShadowAttnError
 from tests.tir_kernels import decode_harness, dense_harness, shadow_harness, test_rotary
 from tests.tir_kernels.linear import test_matmul
@@ -62,13 +63,17 @@ def emulator_only(device: RpcAddress | None) -> None:
 def machine_of(
     device: RpcAddress | None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[str], Machine]]:
-    """Machines by CPU, one of each a session."""
+    """Machines by CPU, one of each a session. A real one is one machine in several roles, with one
+    connection: it has one client at a time."""
     made: dict[str, Machine] = {}
+    shared = None
+    if device is not None:
+        shared = RemoteKernels(lambda: connect(device), shares_files=False)
 
     def machine(cpu: str) -> Machine:
         if cpu not in made:
             folder = tmp_path_factory.mktemp(cpu)
-            made[cpu] = emulated(cpu, folder) if device is None else real(device, cpu, folder)
+            made[cpu] = emulated(cpu, folder) if shared is None else real(shared, cpu, folder)
         return made[cpu]
 
     yield machine

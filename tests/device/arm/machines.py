@@ -14,7 +14,6 @@ from shadowattn_tvm.compiler.link import link, require_linker
 from shadowattn_tvm.compiler.targets import resolve_target
 from shadowattn_tvm.device.arm import ArmEmulator, ArmSettings
 from shadowattn_tvm.device.remote import RemoteKernels
-from shadowattn_tvm.device.rpc import RpcAddress, connect
 from tir_kernels.build import build_kernels
 
 TRIPLE = "aarch64-linux-gnu"
@@ -84,7 +83,6 @@ def emulated(cpu: str, folder: Path, threads: int = 1) -> Machine:
     return Machine(target_of(cpu), kernels, folder, emulator)
 
 
-def real(address: RpcAddress, cpu: str, folder: Path) -> Machine:
+def real(kernels: RemoteKernels, cpu: str, folder: Path) -> Machine:
     """A machine behind RPC, for which is compiled what `cpu` can run."""
-    kernels = RemoteKernels(lambda: connect(address), shares_files=False)
     return Machine(target_of(cpu), kernels, folder, None)
