@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from shadowattn_tvm.compiler import compile_library
+from shadowattn_tvm.compiler import compile_library, resolve_target
 from shadowattn_tvm.compiler.cross_link import LINKERS, NDK_VARIABLE, cross_linker
 from shadowattn_tvm.device.arm import image_path, require_emulator
 from shadowattn_tvm.device.rpc import RpcAddress, connect
 from shadowattn_tvm.errors import CompileError, ShadowAttnError
 from shadowattn_tvm.weights import ModelDirectory
 from tests.cli.conftest import Run
+from tir_kernels.build import build_kernels
+from tir_kernels.features import NEON_DOTPROD, cpu_features
+from tir_kernels.pilot.scores import pilot_scores
+from tir_kernels.spec import AttentionSpec
 
 AARCH64 = 183
 """ELF's number of the machine."""
@@ -152,6 +156,16 @@ def test_chat_on_a_device(
     finally:
         run("device", "arm", "stop")
     assert (code, there) == (0, here)
+
+
+@pytest.mark.parametrize("device", ["arm64", "arm64-android"])
+def test_kernels_for_phones_have_dot_products(device: str) -> None:
+    target = resolve_target(device)
+    features = cpu_features(target)
+    assert features == NEON_DOTPROD
+    spec = AttentionSpec(num_q_heads=3, num_kv_heads=1, head_dim=64, sm_scale=0.125)
+    module = build_kernels({"pilot": pilot_scores(spec, features)}, target)
+    assert "sdot" in module.mod.inspect_source("asm")
 
 
 def test_android_takes_the_ndk(
