@@ -32,7 +32,7 @@ HELD_OUT_TEXTS = \
 HEXAGON_PACKAGES = qemu-user clang-19 lld-19
 HEXAGON_TOOLS = qemu-hexagon clang-19 ld.lld-19
 
-.PHONY: venv chat test lint texts devices hexagon
+.PHONY: venv chat test lint texts devices arm-device hexagon-device
 
 venv: $(READY)
 
@@ -59,6 +59,21 @@ lint: $(READY)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
+# Everything that tests on emulated devices take, made once. Only Debian packages that are missing
+# are installed, which takes root.
+devices: arm-device hexagon-device
+
+AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo) env DEBIAN_FRONTEND=noninteractive
+ARM_PACKAGES = qemu-aarch64:qemu-user aarch64-linux-gnu-ld:binutils-aarch64-linux-gnu
+
+arm-device: $(READY)
+	set -e; missing=; for entry in $(ARM_PACKAGES); do \
+	  IFS=: read -r tool package <<< "$$entry"; \
+	  command -v "$$tool" > /dev/null || missing="$$missing $$package"; \
+	done; \
+	test -z "$$missing" || $(AS_ROOT) apt-get install -y -qq --no-install-recommends $$missing
+	$(SHADOWATTN) device arm make
+
 # $(TEXTS)/calibration and $(TEXTS)/held-out; needs apt and nothing else, not even root.
 texts: $(TEXTS)/.ready
 
@@ -73,8 +88,6 @@ $(TEXTS)/.ready:
 	touch $@
 
 # Everything that the device suites of the tests take; a suite skips where its part is missing.
-devices: hexagon
-
-hexagon:
+hexagon-device:
 	@command -v $(HEXAGON_TOOLS) > /dev/null && test "$$(command -v $(HEXAGON_TOOLS) | wc -l)" = 3 || \
 	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(HEXAGON_PACKAGES); }

@@ -37,18 +37,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help=f"a skipped test fails, unless it is marked {MAY_SKIP_ANYWHERE!r}",
     )
+    parser.addoption(
+        "--device",
+        default="emulated",
+        help="where tests marked 'arm' run: emulated, rpc:HOST:PORT or tracker:HOST:PORT:KEY",
+    )
 
 
-REAL_MODEL = "model"
-"""Marker of tests of the real model: one worker runs them all, so that each library of it is made
-once."""
+ONE_WORKER = ("model", "arm")
+"""Markers whose tests one worker runs: each library of the real model is made once, each ARM
+machine started once."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers a file's tests stay together, and so do the real model's."""
+    """With several workers a file's tests stay together, and so do those in `ONE_WORKER`."""
     for item in items:
-        real = item.get_closest_marker(REAL_MODEL) is not None
-        item.add_marker(pytest.mark.xdist_group(REAL_MODEL if real else item.nodeid.split("::")[0]))
+        shared = [name for name in ONE_WORKER if item.get_closest_marker(name) is not None]
+        group = shared[0] if shared else item.nodeid.split("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shadowattn_tvm.device.hexagon.tools import COMPILER, EMULATOR, LINKER, missing_tools
+from shadowattn_tvm.compiler.hexagon.tools import COMPILER, EMULATOR, LINKER, missing_tools
 from tir_kernels.hexagon.graph_spec import PilotGraphSpec
 from tir_kernels.hexagon.static_scales import Scales
 from tir_kernels.pilot.requantize import Requantizer
@@ -18,7 +18,8 @@ MISSING = missing_tools(EMULATOR, COMPILER, LINKER)
 needs_hexagon = [
     pytest.mark.hexagon,
     pytest.mark.skipif(
-        bool(MISSING), reason=f"`make hexagon` installs what is missing: {', '.join(MISSING)}"
+        bool(MISSING),
+        reason=f"`make hexagon-device` installs what is missing: {', '.join(MISSING)}",
     ),
 ]
 """For `pytestmark`."""

@@ -10,7 +10,7 @@ import typer
 from ..errors import ConfigError
 from ..plan import Plan
 from ..weights import ModelDirectory
-from .options import OFF, load_shadow_attn
+from .options import OFF, RpcKey, RpcServer, RpcTracker, load_shadow_attn
 from .progress import console
 
 
@@ -37,29 +37,40 @@ def chat(
     overrides: Annotated[
         str, typer.Option(help='Limits, as "context_window_size=4096;prefill_chunk_size=256".')
     ] = "",
+    device: Annotated[
+        str, typer.Option(help="What to compile for; arm64 for most phones' CPUs.")
+    ] = "host",
+    rpc: RpcServer = None,
+    tracker: RpcTracker = None,
+    key: RpcKey = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write tokens, text and statistics here.")
     ] = None,
 ) -> None:
     """Chat with a model in the terminal; /help lists the commands."""
+    from ..device.rpc import connect, rpc_address
     from ..runtime.chat import run_chat, run_prompt
     from ..runtime.library_metadata import LibraryMetadata
     from ..runtime.loading import open_assistant
+    from ..runtime.machine import RemoteMachine
     from ..runtime.plan_check import require_plan
     from ..runtime.stats import ChatRecord, GenerationRecord, summary, write_record
     from ..weights import open_model_directory
 
     if model_lib is not None and overrides:
         raise ConfigError("--overrides choose what is compiled: leave out --model-lib, or them")
+    address = rpc_address(rpc, tracker, key)
     directory = open_model_directory(model)
     plan = load_shadow_attn(shadow_attn or OFF)
-    library = model_lib or _compile(directory, plan, overrides)
+    library = model_lib or _compile(directory, plan, overrides, device)
+    # A device's own files are its own business: library and weights are sent to it.
+    machine = None if address is None else RemoteMachine(connect(address), shares_files=False)
 
     def require(metadata: LibraryMetadata, path: Path) -> None:
         if shadow_attn is not None:
             require_plan(metadata, plan, path)
 
-    assistant = open_assistant(directory, library, require=require)
+    assistant = open_assistant(directory, library, machine=machine, require=require)
     chosen = {
         "temperature": temperature,
         "top_p": top_p,
@@ -77,7 +88,7 @@ def chat(
         write_record(json_file, record)
 
 
-def _compile(directory: ModelDirectory, plan: Plan | None, overrides: str) -> Path:
+def _compile(directory: ModelDirectory, plan: Plan | None, overrides: str, device: str) -> Path:
     """The library, from the cache or compiled into it."""
     from ..compiler import Phase, compile_library
 
@@ -87,4 +98,6 @@ def _compile(directory: ModelDirectory, plan: Plan | None, overrides: str) -> Pa
             console.print(f"  {phase.duration_s:6.1f} s  {phase.name}", highlight=False)
             status.update("compiling (once; the next start is instant)")
 
-        return compile_library(directory, plan, overrides=overrides, on_phase=report).path
+        return compile_library(
+            directory, plan, device=device, overrides=overrides, on_phase=report
+        ).path

@@ -43,10 +43,16 @@ def tune_command(
     seed: Annotated[int, typer.Option(help="Of the search.", min=0)] = 0,
     rpc_tracker: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="Measure on a device behind this RPC tracker."),
+        typer.Option(
+            "--rpc-tracker",
+            "--tracker",
+            metavar="HOST:PORT",
+            help="Measure on a device behind this RPC tracker.",
+        ),
     ] = None,
     rpc_key: Annotated[
-        str | None, typer.Option(help="The device's key; with --rpc-tracker.")
+        str | None,
+        typer.Option("--rpc-key", "--key", help="The device's key; with --rpc-tracker."),
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Result file to write.")] = None,
 ) -> None:

@@ -146,7 +146,7 @@ def _compiled(
     cached = cached_library_path(key)
     phases: list[Phase] = []
     if debug_dump is not None or not cached.is_file():
-        require_linker()
+        linker = require_linker(str(target.attrs["mtriple"]))
         clock = _PhaseClock(phases, on_phase)
         clock.begin("trace the model")
         with target:
@@ -182,7 +182,7 @@ def _compiled(
             executable = tvm.compile(module, target=target, relax_pipeline=None)
         clock.begin("link")
         with write_atomically(cached) as staged:
-            link(executable, staged)
+            link(executable, staged, linker)
         clock.end()
     return CompiledLibrary(cached, tuple(phases), tuned)
 

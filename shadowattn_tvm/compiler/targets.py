@@ -5,10 +5,10 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tvm
-from pydantic import BaseModel, ConfigDict, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 from tvm.target.codegen import llvm_get_system_cpu, llvm_get_system_triple
 
 from ..config.documents import read_text, validated
@@ -23,6 +23,7 @@ _NPU = "hexagon"
 class TargetConfig(BaseModel):
     """One file of `configs/targets`; `native` asks LLVM about this machine.
 
+    `features` : instructions beyond those of `cpu`, as LLVM spells them.
     `pipeline_workers` : CPU tasks beside that of the NPU; 0 where no NPU takes part, and every
     thread does all stages of its heads.
     """
@@ -33,6 +34,7 @@ class TargetConfig(BaseModel):
     kind: Literal["llvm"]
     cpu: str
     triple: str
+    features: Annotated[tuple[str, ...], Field(strict=False)] = ()  # TOML has lists only
     pipeline_workers: NonNegativeInt = 0
 
 
@@ -71,7 +73,10 @@ def resolve_device(name: str) -> Device:
     config = validated(TargetConfig, document, str(path))
     cpu = llvm_get_system_cpu() if config.cpu == _NATIVE else config.cpu
     triple = llvm_get_system_triple() if config.triple == _NATIVE else config.triple
-    target = tvm.target.Target({"kind": config.kind, "mcpu": cpu, "mtriple": triple})
+    options = {"kind": config.kind, "mcpu": cpu, "mtriple": triple}
+    if config.features:
+        options["mattr"] = list(config.features)
+    target = tvm.target.Target(options)
     return Device(target, config.pipeline_workers)
 
 

@@ -1,1 +1,2 @@
-"""Devices that compiled code runs on: the emulated Hexagon DSP."""
+"""Devices that compiled code runs on: emulated ARM machines and Hexagon DSPs, and real machines over
+TVM RPC."""

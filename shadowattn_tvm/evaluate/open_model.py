@@ -25,7 +25,8 @@ from tir_kernels.spec import ShadowSpec
 from ..compiler import Phase, compile_open_library, resolve_target
 from ..compiler.kernel_parameters import attention_spec
 from ..config.chat_config import model_dtype
-from ..runtime.session import Session, Weights
+from ..runtime.machine import Weights
+from ..runtime.session import Session
 from ..transform import OPEN_SLOT_FUNCTIONS
 from ..transform.kv_cache_slots import Slot
 from ..weights import ModelDirectory

@@ -16,8 +16,9 @@ from ..corpora import read_documents
 from ..errors import ConfigError, LibraryError
 from ..plan import Plan
 from ..runtime.library_file import read_metadata
+from ..runtime.machine import load_weights
 from ..runtime.plan_check import require_plan
-from ..runtime.session import Session, load_weights
+from ..runtime.session import Session
 from ..runtime.tokenizer import ModelTokenizer
 from ..weights import ModelDirectory
 from .budget import prefill_budget

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import tvm
 from tvm import relax
@@ -13,7 +13,7 @@ from tvm.relax.expr_functor import PyExprVisitor, visitor
 from tvm.relax.frontend.nn.llm.kv_cache import RopeMode
 
 from tir_kernels.rotary import Llama3Scaling
-from tir_kernels.spec import AttentionSpec, SpecError
+from tir_kernels.spec import AttentionSpec, SpecError, StorageDtype
 
 from ..errors import CompileError
 from ..transform.kv_cache_slots import ATTENTION_BUILTIN, attention_calls
@@ -69,7 +69,7 @@ def model_geometry(module: tvm.IRModule) -> Geometry:
             num_kv_heads=int(creation["num_key_value_heads"]),
             head_dim=int(creation["qk_head_dim"]),
             sm_scale=_softmax_scale(module),
-            dtype=_storage(str(creation["dtype"])),
+            dtype=cast(StorageDtype, str(creation["dtype"])),  # checked by the spec
         )
         return Geometry(
             num_layers=int(creation["num_hidden_layers"]),
@@ -82,17 +82,6 @@ def model_geometry(module: tvm.IRModule) -> Geometry:
 
 
 _NEEDS = "shadowAttn needs a model that attends through the paged KV cache in every layer"
-
-
-def _storage(dtype: str) -> Any:
-    """The KV cache's element type, for `AttentionSpec.dtype`."""
-    # The one place that knows which types the attention kernels store.
-    if dtype != "float32":
-        raise CompileError(
-            f"our attention kernels store float32, this model's KV cache {dtype}: use the "
-            "quantizations q0f32 or q4f32_1"
-        )
-    return dtype
 
 
 def _require_plain(creation: Mapping[str, Any]) -> None:

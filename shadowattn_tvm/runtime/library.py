@@ -7,19 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import tvm
-from tvm import relax
-
 from ..config.documents import validated
 from ..errors import LibraryError
 from ..weights import ModelDirectory
 from .library_metadata import LibraryMetadata
+from .machine import Machine
 
 _REQUIRED_FUNCTIONS = ("embed", "prefill", "decode", "create_tir_paged_kv_cache")
 
 
 class ModelLibrary:
-    """A shared library with MLC's functions, on this machine's CPU.
+    """A shared library with MLC's functions, on the machine it was loaded on.
 
     Attributes
     ----------
@@ -27,8 +25,8 @@ class ModelLibrary:
     metadata : its own description.
     """
 
-    def __init__(self, path: Path, device: tvm.runtime.Device) -> None:
-        """Load the library. Raises `LibraryError` if it is not a model library for this machine."""
+    def __init__(self, path: Path, machine: Machine) -> None:
+        """Load the library. Raises `LibraryError` if it is not a model library for the machine."""
         self.path = path
         if not path.is_file():
             raise LibraryError(
@@ -36,16 +34,16 @@ class ModelLibrary:
                 f"{path}`"
             )
         try:
-            self._module = relax.VirtualMachine(tvm.runtime.load_module(str(path)), device).module
+            self._module = machine.load(path)
             description = json.loads(self._module["_metadata"]())
         except Exception as error:  # the loader's errors are of many kinds, none of them ours
             reason = str(error).strip().splitlines()
             raise LibraryError(
-                f"{path}: expected a model library for this machine, got "
-                f"{reason[-1] if reason else type(error).__name__}; compile it again with "
-                "--device host"
+                f"{path}: expected a model library for the machine it is to run on, got "
+                f"{reason[-1] if reason else type(error).__name__}; compile it again with the "
+                "--device that is meant"
             ) from None
-        missing = [n for n in _REQUIRED_FUNCTIONS if not self._module.implements_function(n)]
+        missing = [n for n in _REQUIRED_FUNCTIONS if not machine.has(self._module, n)]
         if missing:
             raise LibraryError(
                 f"{path}: expected a model library with the functions "

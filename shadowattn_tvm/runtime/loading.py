@@ -11,6 +11,7 @@ from .assistant import Assistant
 from .chat_template import find_chat_template
 from .conv_template import ConvTemplate
 from .library_metadata import LibraryMetadata
+from .machine import Machine
 from .protocol import PromptTemplate
 from .sampling import SamplingParams
 from .session import Session
@@ -28,9 +29,11 @@ def open_assistant(
     *,
     context_window_size: int | None = None,
     prefill_chunk_size: int | None = None,
+    machine: Machine | None = None,
     require: LibraryCheck = lambda metadata, path: None,
 ) -> Assistant:
-    """Load a library with its weights, tokenizer and chat template.
+    """Load a library with its weights, tokenizer and chat template. It runs on `machine`; on this
+    one if not given.
 
     The model's Jinja template is used if it has one, else the `conv_template` of its
     `mlc-chat-config.json`. Raises `LibraryError`, `WeightsError`, `ConfigError`.
@@ -43,6 +46,7 @@ def open_assistant(
         library_path,
         context_window_size=context_window_size,
         prefill_chunk_size=prefill_chunk_size,
+        machine=machine,
     )
     require(session.metadata, library_path)
     return Assistant(

@@ -8,26 +8,23 @@ is what makes every method all or nothing without locks or flags.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tvm
 from numpy.typing import NDArray
-from tvm_ffi import Shape
 
 from tir_kernels.constants import PAGE_SIZE_TOKENS
 
 from ..errors import ConfigError, ContextOverflowError
-from ..weights import ModelDirectory, iter_parameters
+from ..weights import ModelDirectory
 from .library import ModelLibrary
+from .machine import Machine, ThisMachine, Weights
 from .pairs import PairCounter, PairCounts
 from .sampling import Logits
 from .threads import use_physical_cores
-
-Weights = Mapping[str, tvm.runtime.Tensor]
-"""A model's parameters by name, in memory."""
 
 LogitRows = NDArray[np.float32]
 """Logits of several tokens, (tokens, vocab) float32."""
@@ -49,6 +46,7 @@ class Session:
     context_window_size, prefill_chunk_size : in tokens, at most the library's, which are the
         defaults.
     weights : from `load_weights`, to be shared by several sessions; loaded if not given.
+    machine : where the library runs; this machine if not given.
 
     Raises `LibraryError` if the library can't be loaded or doesn't fit the weights, `WeightsError`
     if they can't be read, `ConfigError` for limits out of range.
@@ -62,10 +60,11 @@ class Session:
         context_window_size: int | None = None,
         prefill_chunk_size: int | None = None,
         weights: Weights | None = None,
+        machine: Machine | None = None,
     ) -> None:
         use_physical_cores()
-        device = tvm.cpu()
-        library = ModelLibrary(library_path, device)
+        machine = machine or ThisMachine()
+        library = ModelLibrary(library_path, machine)
         library.require_fit(directory)
         metadata, config = library.metadata, directory.chat_config
         self.library_path = library_path
@@ -81,26 +80,26 @@ class Session:
             metadata.prefill_chunk_size,
         )
         self._vocab_size = config.active_vocab_size or config.vocab_size
-        self._device = device
+        self._machine = machine
         self._library = library
         self._embed, self._prefill, self._decode = map(
             library.function, ("embed", "prefill", "decode")
         )
-        loaded = load_weights(directory) if weights is None else weights
-        self._parameters = [loaded[parameter.name] for parameter in metadata.params]
-        self._cache = library.function("create_tir_paged_kv_cache")(
-            Shape([1]),  # sequences
-            Shape([self.context_window_tokens]),
-            Shape([min(self.prefill_chunk_tokens, self.context_window_tokens)]),
-            Shape([PAGE_SIZE_TOKENS]),
-            Shape([0]),  # no sliding window
+        self._parameters = machine.parameters(
+            directory, [parameter.name for parameter in metadata.params], weights
         )
-        _builtin("kv_state_add_sequence")(self._cache, _SEQUENCE)
-        self._begin = _builtin("kv_state_begin_forward")
-        self._end = _builtin("kv_state_end_forward")
-        self._pop = _builtin("kv_state_popn")
-        self._cached_tokens = _builtin("attention_kv_cache_get_total_sequence_length")
-        self._reshape = _builtin("reshape")
+        self._cache = library.function("create_tir_paged_kv_cache")(
+            machine.shape(1),  # sequences
+            machine.shape(self.context_window_tokens),
+            machine.shape(min(self.prefill_chunk_tokens, self.context_window_tokens)),
+            machine.shape(PAGE_SIZE_TOKENS),
+            machine.shape(0),  # no sliding window
+        )
+        machine.builtin("kv_state_add_sequence")(self._cache, _SEQUENCE)
+        self._begin = machine.builtin("kv_state_begin_forward")
+        self._end = machine.builtin("kv_state_end_forward")
+        self._pop = machine.builtin("kv_state_popn")
+        self._cached_tokens = machine.builtin("attention_kv_cache_get_total_sequence_length")
         shadow = metadata.shadow_attn
         self._pair_counter = (
             PairCounter(shadow.keep_ratio_q16, shadow.k_min) if shadow else PairCounter(None, 1)
@@ -154,7 +153,7 @@ class Session:
             rows = hidden.numpy()[0]  # (tokens, hidden)
             first = self.position - len(rows) - start
             for begin in range(0, len(rows), LOGIT_ROWS):
-                part = tvm.runtime.tensor(rows[begin : begin + LOGIT_ROWS], self._device)
+                part = tvm.runtime.tensor(rows[begin : begin + LOGIT_ROWS], self._machine.device)
                 logits = self._values(get_logits(part, self._parameters))
                 consume(range(first + begin, first + begin + len(logits)), logits)
 
@@ -221,11 +220,12 @@ class Session:
         if surplus:
             self._pop(self._cache, _SEQUENCE, surplus)
         num_tokens = len(token_ids)
-        self._begin(self._cache, Shape([_SEQUENCE]), Shape([num_tokens]))
-        ids = tvm.runtime.tensor(np.asarray(token_ids, dtype=np.int32), self._device)
+        machine = self._machine
+        self._begin(self._cache, machine.shape(_SEQUENCE), machine.shape(num_tokens))
+        ids = tvm.runtime.tensor(np.asarray(token_ids, dtype=np.int32), machine.device)
         embedded = self._embed(ids, self._parameters)  # (num_tokens, hidden)
-        embedded = self._reshape(embedded, Shape([1, num_tokens, embedded.shape[1]]))
-        result, _ = function(embedded, self._cache, self._parameters)
+        embedded = machine.reshape(embedded, (1, num_tokens, embedded.shape[1]))
+        result = machine.first(function(embedded, self._cache, self._parameters))
         self._end(self._cache)
         self._tokens.extend(token_ids)
         return result
@@ -234,12 +234,6 @@ class Session:
         """Logits of any leading shape as (rows, vocab): without the vocabulary's padding."""
         values: LogitRows = logits.numpy()
         return values.reshape(-1, values.shape[-1])[:, : self._vocab_size]
-
-
-def _builtin(name: str) -> Callable[..., Any]:
-    """A function of TVM's virtual machine."""
-    function: Callable[..., Any] = tvm.get_global_func(f"vm.builtin.{name}")
-    return function
 
 
 def _limit(name: str, chosen: int | None, compiled: int) -> int:
@@ -251,10 +245,3 @@ def _limit(name: str, chosen: int | None, compiled: int) -> int:
             "one must be compiled"
         )
     return limit
-
-
-def load_weights(directory: ModelDirectory) -> Weights:
-    """The parameters by name. Each is copied once, from the mapped file to memory aligned for the
-    kernels, so the weights are never held twice. Raises `WeightsError`."""
-    device = tvm.cpu()
-    return {name: tvm.runtime.tensor(array, device) for name, array in iter_parameters(directory)}

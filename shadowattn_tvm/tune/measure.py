@@ -7,9 +7,12 @@ beyond any buffer: here lists name keys that are there, and the kernel clamps wh
 
 from __future__ import annotations
 
+import json
 import socket
+import tempfile
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +28,7 @@ from tir_kernels.tuning.kernels import measured_kernel
 from tir_kernels.tuning.schedule import annotated_sizes
 from tir_kernels.tuning.workloads import Workload
 
+from ..compiler.link import link, require_linker
 from ..errors import ConfigError
 
 _BUILD_TIMEOUT_S = 120.0
@@ -62,7 +66,10 @@ def make_builder(workload: Workload) -> ms.builder.LocalBuilder:
     """Builds our kernel with the tile that a candidate's annotations name, one at a time, so that
     nothing is built while something is measured."""
     return ms.builder.LocalBuilder(
-        max_workers=1, timeout_sec=_BUILD_TIMEOUT_S, f_build=partial(_build, workload)
+        max_workers=1,
+        timeout_sec=_BUILD_TIMEOUT_S,
+        f_build=partial(_build, workload),
+        f_export=_export,
     )
 
 
@@ -121,6 +128,15 @@ def _build(
     tile = TunedTile(workload.name, tuple(annotated_sizes(module).items()))
     features = replace(cpu_features(target), tuned=(tile,))
     return build_kernels({ENTRY: measured_kernel(workload, features)}, target).mod
+
+
+def _export(module: tvm.runtime.Module) -> str:
+    """Link a candidate into a file of its own; over there may be no linker. It names its target
+    itself. Whoever measures it removes the folder."""
+    triple = json.loads(module["_get_target_string"]())["mtriple"]
+    path = Path(tempfile.mkdtemp(prefix="shadowattn-tune-")) / "candidate.so"
+    link(module, path, require_linker(triple))
+    return str(path)
 
 
 def _local_arguments(

@@ -115,6 +115,10 @@ class TensorCache:
         """Every tensor by name."""
         return {record.name: record for shard in self.shards for record in shard.records}
 
+    def file_names(self) -> tuple[str, ...]:
+        """Everything in the folder that belongs to it."""
+        return (TENSOR_CACHE_FILE, *(shard.data_path for shard in self.shards))
+
 
 def open_tensor_cache(folder: Path) -> TensorCache:
     """Read and check the index in `folder` and the presence and size of every shard.

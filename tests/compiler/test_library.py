@@ -18,6 +18,7 @@ from shadowattn_tvm.compiler.targets import Device, resolve_device
 from shadowattn_tvm.errors import ConfigError, LibraryError, OutputError, PlanError
 from shadowattn_tvm.plan import Plan, plan_hash
 from shadowattn_tvm.runtime.library import ModelLibrary
+from shadowattn_tvm.runtime.machine import ThisMachine
 from shadowattn_tvm.runtime.plan_check import require_plan
 from shadowattn_tvm.runtime.session import Session
 from shadowattn_tvm.weights import ModelDirectory
@@ -198,8 +199,8 @@ def test_a_plan_of_another_model_is_refused(
 def test_a_library_with_another_plan_is_refused(
     tiny_library: Path, tiny_shadow_library: Path, tiny_plan: Plan
 ) -> None:
-    dense = ModelLibrary(tiny_library, tvm.cpu()).metadata
-    shadow = ModelLibrary(tiny_shadow_library, tvm.cpu()).metadata
+    dense = ModelLibrary(tiny_library, ThisMachine()).metadata
+    shadow = ModelLibrary(tiny_shadow_library, ThisMachine()).metadata
     require_plan(dense, None, tiny_library)
     require_plan(shadow, tiny_plan, tiny_shadow_library)
     with pytest.raises(LibraryError, match="compiled without shadowAttn"):

@@ -14,7 +14,8 @@ from shadowattn_tvm.errors import LibraryError
 from shadowattn_tvm.evaluate.attention import AttentionState, Floats
 from shadowattn_tvm.evaluate.open_model import OpenModel, open_model
 from shadowattn_tvm.plan import Plan, load_plan
-from shadowattn_tvm.runtime.session import Session, load_weights
+from shadowattn_tvm.runtime.machine import load_weights
+from shadowattn_tvm.runtime.session import Session
 from shadowattn_tvm.weights import ModelDirectory
 from tests.plan.tiny_plan import make_plan
 from tir_kernels.reference import attention as twin

@@ -15,7 +15,7 @@ from tvm.relax.frontend.nn.llm.kv_cache import RopeMode
 
 from shadowattn_tvm.errors import CompileError, PlanError, ShadowAttnError
 from shadowattn_tvm.mlc import SOURCE_VARIABLE, run
-from shadowattn_tvm.mlc.geometry import _require_plain, _storage
+from shadowattn_tvm.mlc.geometry import _require_plain
 from shadowattn_tvm.mlc.kernels import kernel_set
 from shadowattn_tvm.plan import save_plan
 from tests.calibrate.tiny_model import tiny_config, write_tiny_model
@@ -45,12 +45,6 @@ def test_attention_of_another_kind(changes: dict[str, Any], reason: str) -> None
     _require_plain(PLAIN)
     with pytest.raises(CompileError, match=reason):
         _require_plain(PLAIN | changes)
-
-
-def test_float16() -> None:
-    assert _storage("float32") == "float32"
-    with pytest.raises(CompileError, match="this model's KV cache float16"):
-        _storage("float16")
 
 
 def test_targets_without_kernels() -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from shadowattn_tvm.errors import ContextOverflowError
+from shadowattn_tvm.runtime.machine import load_weights
 from shadowattn_tvm.runtime.scoring import log_softmax, score_tokens
-from shadowattn_tvm.runtime.session import Session, load_weights
+from shadowattn_tvm.runtime.session import Session
 from shadowattn_tvm.weights import ModelDirectory
 
 TOKENS = [int(t) for t in np.random.default_rng(5).integers(0, 256, 50)]

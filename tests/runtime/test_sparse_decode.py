@@ -16,7 +16,8 @@ from shadowattn_tvm.compiler import compile_library
 from shadowattn_tvm.compiler.kernel_parameters import library_spec
 from shadowattn_tvm.plan import Pilot, Plan
 from shadowattn_tvm.runtime.library import ModelLibrary
-from shadowattn_tvm.runtime.session import Session, load_weights
+from shadowattn_tvm.runtime.machine import ThisMachine, load_weights
+from shadowattn_tvm.runtime.session import Session
 from shadowattn_tvm.weights import ModelDirectory
 from tests.plan.tiny_plan import make_plan
 from tir_kernels.constants import PAGE_SIZE_TOKENS
@@ -58,7 +59,7 @@ class Cache:
 
     def __init__(self, directory: ModelDirectory, library: Path, spec: ShadowSpec) -> None:
         self.spec = spec
-        loaded = ModelLibrary(library, tvm.cpu())
+        loaded = ModelLibrary(library, ThisMachine())
         weights = load_weights(directory)
         self.parameters = [weights[parameter.name] for parameter in loaded.metadata.params]
         self.function = loaded.function

@@ -18,7 +18,6 @@ from tir_kernels.parsing import remember_evaluated_code
 
 from ...config.atomic import atomic_directory
 from ...config.json_layout import write_document
-from ...device.hexagon.tools import require_linker
 from ...errors import CompileError
 from ...graph import (
     BankFile,
@@ -38,6 +37,7 @@ from .c_header import HEADER_NAME, c_header
 from .fastrpc import IDL_NAME, fastrpc_idl
 from .objects import GraphObject, code_bytes, compile_graph, link_shared, strip
 from .targets import hexagon_config
+from .tools import require_linker
 
 LIBRARY_NAME = "libshadowattn_pilot.so"
 

@@ -11,9 +11,9 @@ import tvm
 
 from tir_kernels.hexagon.build import build_object
 
-from ...device.hexagon.tools import LINKER, run_tool
 from ...graph import GRAPH_ENTRY, PilotGraph, pilot_module
 from ...transform import WORKSPACE_BYTES, InlineCallTIR
+from .tools import LINKER, run_tool
 
 _ELF_HEADER = struct.Struct("<16sHHIIIIIHHHHHH")
 _SECTION_HEADER = struct.Struct("<10I")

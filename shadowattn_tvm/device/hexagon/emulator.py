@@ -17,8 +17,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from ...compiler.hexagon.tools import COMPILER, EMULATOR, LINKER, require_emulator, run_tool
 from ...errors import DeviceError
-from .tools import COMPILER, EMULATOR, LINKER, require_emulator, run_tool
 
 Array = npt.NDArray[Any]
 

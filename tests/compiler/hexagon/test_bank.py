@@ -15,8 +15,8 @@ from tvm_ffi.registry import remove_global_func
 
 from shadowattn_tvm.compiler import compile_library
 from shadowattn_tvm.compiler.hexagon import compile_bank
+from shadowattn_tvm.compiler.hexagon.tools import COMPILER, LINKER
 from shadowattn_tvm.device.hexagon import EmulatedBank
-from shadowattn_tvm.device.hexagon.tools import COMPILER, LINKER
 from shadowattn_tvm.errors import CompileError, ConfigError, DeviceError, LibraryError, PlanError
 from shadowattn_tvm.graph import LoadedBank, load_bank
 from shadowattn_tvm.plan import Plan, Sharing
