@@ -19,7 +19,7 @@ needs_hexagon = [
     pytest.mark.hexagon,
     pytest.mark.skipif(
         bool(MISSING),
-        reason=f"`make hexagon-device` installs what is missing: {', '.join(MISSING)}",
+        reason=f"`make hexagon-device` installs {', '.join(MISSING)}",
     ),
 ]
 """For `pytestmark`."""

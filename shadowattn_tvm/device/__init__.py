@@ -1,2 +1,1 @@
-"""Devices that compiled code runs on: emulated ARM machines and Hexagon DSPs, and real machines over
-TVM RPC."""
+"""Devices that compiled code runs on: emulated ARM machines and Hexagon DSPs, real machines over RPC."""
