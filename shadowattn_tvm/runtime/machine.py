@@ -6,6 +6,7 @@ passed or returned, so there they are made, held and taken apart on the device.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -161,8 +162,9 @@ class RemoteMachine:
     def _on_device(self, file: Path) -> str:
         if self._shares_files:
             return str(file.resolve())
-        self._session.upload(str(file))
-        return file.name
+        name = f"{secrets.token_hex(8)}{file.suffix}"  # no loaded library may be overwritten
+        self._session.upload(str(file), name)
+        return name
 
 
 def load_weights(directory: ModelDirectory) -> Weights:
