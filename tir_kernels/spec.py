@@ -26,6 +26,9 @@ def _require(condition: bool, message: str) -> None:
         raise SpecError(message)
 
 
+_ELEMENT_BYTES = {"float32": 4, "float16": 2}
+
+
 @dataclass(frozen=True)
 class AttentionSpec:
     """The geometry of one model's attention.
@@ -37,7 +40,7 @@ class AttentionSpec:
     sm_scale : the factor on q.k before the softmax, usually head_dim ** -0.5. A compile-time
         constant: the runtime's `sm_scale` argument carries `layer_id + sm_scale` (see `layer_id`
         in `shadow_prefill`), so no kernel may use that argument as the scale.
-    dtype : storage of q, k, v and the output.
+    dtype : storage of q, k, v, the pages and the output; arithmetic and lse are float32.
     shadow_rows : head rows of the pages beyond those of the KV heads, in either plane; they hold
         the INT8 shadow of K that sparse decode reads (see `decode.shadow_rows`). 0 = none.
     """
@@ -46,7 +49,7 @@ class AttentionSpec:
     num_kv_heads: int
     head_dim: int
     sm_scale: float
-    dtype: Literal["float32"] = "float32"
+    dtype: Literal["float32", "float16"] = "float32"
     page_size: int = PAGE_SIZE_TOKENS
     shadow_rows: int = 0
 
@@ -65,7 +68,16 @@ class AttentionSpec:
             f"expected 0 < sm_scale < 1 (it shares its argument with the layer id), "
             f"got {self.sm_scale}",
         )
+        _require(
+            self.dtype in _ELEMENT_BYTES,
+            f"expected a dtype of {', '.join(_ELEMENT_BYTES)}, got {self.dtype}",
+        )
         _require(self.shadow_rows >= 0, f"expected 0 shadow rows or more, got {self.shadow_rows}")
+
+    @property
+    def element_bytes(self) -> int:
+        """Bytes of a stored element."""
+        return _ELEMENT_BYTES[self.dtype]
 
     @property
     def stored_heads(self) -> int:

@@ -6,8 +6,8 @@ other memory around index tensors. Everything it must write starts as NaN.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -24,11 +24,15 @@ from tir_kernels.build import build_kernels
 from tir_kernels.features import cpu_features
 from tir_kernels.spec import AttentionSpec
 
-Array = npt.NDArray[np.float32]
+Array = npt.NDArray[np.floating]
 Indices = npt.NDArray[np.int32]
 Kernel = Callable[..., None]
 
 TOLERANCE = {"rtol": 2e-5, "atol": 2e-5}
+
+HALF_UNIT = 2.0**-11
+"""How far rounding to float16 may move a number, as a part of it. Kernels compute in float32, so
+their float16 output is off by this once; the twin is given the same float16 input."""
 
 LARGE_SPREAD = 300.0
 LARGE_TOLERANCE = {"rtol": 1e-3, "atol": 1e-3}
@@ -50,12 +54,24 @@ SMOLLM2 = SPECS[2]
 ODD_DIMS = SPECS[1]
 """A head dim that is no power of two, and two heads a group."""
 
+HALF, HALF_ODD_DIMS = (replace(spec, dtype="float16") for spec in (SMOLLM2, ODD_DIMS))
+"""The same, stored in float16."""
+
 LAYER_IN_SCALE = 17.0
 """At run time the scale argument also carries the layer id; the kernels must not read it."""
 
 
 def spec_id(spec: AttentionSpec) -> str:
-    return f"{spec.num_q_heads}q{spec.num_kv_heads}kv-d{spec.head_dim}"
+    half = "-half" if spec.dtype == "float16" else ""
+    return f"{spec.num_q_heads}q{spec.num_kv_heads}kv-d{spec.head_dim}{half}"
+
+
+def output_tolerance(
+    spec: AttentionSpec, computed: Mapping[str, float] = TOLERANCE
+) -> dict[str, float]:
+    """What outputs may be off by, if `computed` is what they may be before they are rounded."""
+    rounding = HALF_UNIT if spec.dtype == "float16" else 0.0
+    return {**computed, "rtol": computed["rtol"] + rounding}
 
 
 FACTORIES = {
@@ -93,8 +109,8 @@ def indptr(lengths: Sequence[int]) -> Indices:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
 
 
-def nans(*shape: int) -> tvm.runtime.Tensor:
-    return tvm.runtime.tensor(np.full(shape, np.nan, np.float32))
+def nans(*shape: int, dtype: npt.DTypeLike = np.float32) -> tvm.runtime.Tensor:
+    return tvm.runtime.tensor(np.full(shape, np.nan, dtype))
 
 
 @dataclass(frozen=True)
@@ -123,7 +139,7 @@ def paged_batch(
     counts = [-(-n // size) for n in kv_lengths]
     spare_pages = 2
     pages = np.full(
-        (sum(counts) + spare_pages, 2, spec.stored_heads, size, spec.head_dim), np.nan, np.float32
+        (sum(counts) + spare_pages, 2, spec.stored_heads, size, spec.head_dim), np.nan, spec.dtype
     )
     page_values = rng.permutation(len(pages))[: sum(counts)].astype(np.int32)
     starts = indptr(counts)
@@ -147,7 +163,7 @@ def run_ragged_prefill(
     kv_indptr: Indices,
     causal: bool,
 ) -> tuple[Array, Array]:
-    output, lse = nans(*q.shape), nans(*q.shape[:2])
+    output, lse = nans(*q.shape, dtype=q.dtype), nans(*q.shape[:2])
     kernel(
         tvm.runtime.tensor(q),
         index_tensor(q_indptr),
@@ -177,7 +193,7 @@ def run_paged_prefill(
     layer: float = LAYER_IN_SCALE,
 ) -> tuple[Array, Array]:
     """Any kernel of the paged-prefill slot, dense or shadow."""
-    output, lse = nans(*q.shape), nans(*q.shape[:2])
+    output, lse = nans(*q.shape, dtype=q.dtype), nans(*q.shape[:2])
     kernel(
         tvm.runtime.tensor(np.ascontiguousarray(q)),
         index_tensor(q_indptr),
@@ -198,7 +214,7 @@ def run_paged_prefill(
 def run_paged_decode(
     kernel: Kernel, spec: AttentionSpec, q: Array, batch: PagedBatch
 ) -> tuple[Array, Array]:
-    output, lse = nans(*q.shape), nans(*q.shape[:2])
+    output, lse = nans(*q.shape, dtype=q.dtype), nans(*q.shape[:2])
     kernel(
         tvm.runtime.tensor(q),
         *batch.tensors(),

@@ -1,0 +1,1 @@
+"""Devices that compiled code runs on."""
