@@ -91,9 +91,7 @@ def dense_paged_prefill(spec: AttentionSpec) -> tirx.PrimFunc:
                         block.start(
                             q_rows,
                             tile.num_rows,
-                            lambda i: (tile.first_query + (tile.first + i) // unit) * hq
-                            + kv_head * unit
-                            + (tile.first + i) % unit,
+                            lambda i: tile.query_row(i, kv_head * unit, hq),
                         )
                         block.limit[0] = before + step * ((tile.first + row) // unit)
                         block.attend(
@@ -109,11 +107,7 @@ def dense_paged_prefill(spec: AttentionSpec) -> tirx.PrimFunc:
                         )
                         if row < tile.num_rows:
                             block.finish(
-                                out_rows,
-                                lse_rows,
-                                (tile.first_query + (tile.first + row) // unit) * hq
-                                + kv_head * unit
-                                + (tile.first + row) % unit,
+                                out_rows, lse_rows, tile.query_row(row, kv_head * unit, hq)
                             )
 
     return shadowattn_adreno_dense_paged_prefill

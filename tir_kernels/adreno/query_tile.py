@@ -77,3 +77,11 @@ class QueryTile:
             T.min(self.rows, self.state[4] * self.unit - self.state[1]),
             0,
         )
+
+    def query_row(self, row: Expr, first_head: Expr, num_heads: int) -> Expr:
+        """Where a row of the tile lies among the rows of (tokens, num_heads): a query's rows are
+        `unit` heads from `first_head` on."""
+        packed = self.first + row
+        return (self.first_query + packed // self.unit) * num_heads + (
+            first_head + packed % self.unit
+        )
