@@ -139,13 +139,15 @@ class RowGroup:
                 )
 
     @T.inline
-    def finish(self, out_rows: T.Buffer, lse_rows: T.Buffer, row: Expr) -> None:
-        """Add the splits up and write the row (rows, D) and its lse (rows,)."""
+    def finish(
+        self, out_rows: T.Buffer, lse_rows: T.Buffer, row: Expr, wanted: bool | Expr = True
+    ) -> None:
+        """Add the splits up and, if `wanted`, write the row (rows, D) and its lse (rows,)."""
         self.sums[self.item // self.parts, part(self.item % self.parts)] = self.value[part(0)]
         if self.item % self.parts == 0:
             self.weights[self.item // self.parts] = self.total[0]
         barrier()
-        if self.item < self.parts:
+        if T.And(self.item < self.parts, wanted):
             for s in range(1, self.splits):
                 self.total[0] = self.total[0] + self.weights[s]
                 self.value[part(0)] = self.value[part(0)] + self.sums[s, part(self.item)]

@@ -307,25 +307,26 @@ def shadow_paged_prefill(spec: ShadowSpec) -> tirx.PrimFunc:
                                 )
                                 number = T.meta_var(head * queries + query)
                                 group = RowGroup(geometry, item)
-                                if query < past.num_rows:
-                                    group.start(q_rows, tile.query_row(query, head, hq))
-                                    group.attend(
-                                        cache_rows,
-                                        cache_rows,
-                                        value_row_offset(geometry),
-                                        past.keep,
-                                        lambda i: key_row(
-                                            page_values[
-                                                page_indptr[b] + scratch.lists[number, i] // slots
-                                            ],
-                                            head // geometry.group_size,
-                                            scratch.lists[number, i] % slots,
-                                            geometry,
-                                        ),
-                                    )
-                                    group.finish(
-                                        out_rows, lse_rows, tile.query_row(query, head, hq)
-                                    )
+                                row_at = T.meta_var(tile.query_row(query, head, hq))
+                                wanted = T.bind(query < past.num_rows)
+                                group.start(
+                                    q_rows, T.bind(T.if_then_else(wanted, row_at, head))
+                                )
+                                group.attend(
+                                    cache_rows,
+                                    cache_rows,
+                                    value_row_offset(geometry),
+                                    T.bind(T.if_then_else(wanted, past.keep, 0)),
+                                    lambda i: key_row(
+                                        page_values[
+                                            page_indptr[b] + scratch.lists[number, i] // slots
+                                        ],
+                                        head // geometry.group_size,
+                                        scratch.lists[number, i] % slots,
+                                        geometry,
+                                    ),
+                                )
+                                group.finish(out_rows, lse_rows, row_at, wanted)
         # 6. Heads that run dense
         for bx in T.thread_binding(
             max_tiles(tokens, batch, unit, sizes.rows), thread="blockIdx.x"
