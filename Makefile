@@ -28,7 +28,7 @@ HELD_OUT_TEXTS = \
   developers-reference:usr/share/developers-reference/developers-reference.txt.gz:developers-reference.txt \
   debian-policy:usr/share/doc/debian-policy/fhs/fhs-3.0.txt.gz:filesystem-hierarchy.txt
 
-.PHONY: venv chat test lint texts
+.PHONY: venv chat test lint texts devices
 
 venv: $(READY)
 
@@ -36,6 +36,10 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[calibrate,report,tune,dev]'
 	touch $@
+
+# What the suites of phones' kernels run on; without it they skip.
+devices: $(READY)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[devices]'
 
 # Fetched, converted and compiled once; afterwards this is an instant start.
 chat: $(READY) $(MODEL_DIR)/mlc-chat-config.json

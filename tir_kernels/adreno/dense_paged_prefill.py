@@ -68,9 +68,7 @@ def dense_paged_prefill(spec: AttentionSpec) -> tirx.PrimFunc:
         lse_rows = T.decl_buffer((tokens * hq,), "float32", data=lse.data)
         cache_rows = page_rows(pages, num_pages, spec)
 
-        for bx in T.thread_binding(
-            max_tiles(tokens, batch, unit, sizes.rows), thread="blockIdx.x"
-        ):
+        for bx in T.thread_binding(max_tiles(tokens, batch, unit, sizes.rows), thread="blockIdx.x"):
             for kv_head in T.thread_binding(hkv, thread="blockIdx.y"):
                 for row in T.thread_binding(sizes.rows, thread="threadIdx.y"):
                     for column in T.thread_binding(sizes.columns, thread="threadIdx.x"):
@@ -78,9 +76,7 @@ def dense_paged_prefill(spec: AttentionSpec) -> tirx.PrimFunc:
                         tile.locate(bx, q_indptr, batch)
                         b = T.meta_var(tile.sequence)
                         keys = T.bind(
-                            sequence_keys(
-                                page_indptr[b], page_indptr[b + 1], length_info[b], slots
-                            )
+                            sequence_keys(page_indptr[b], page_indptr[b + 1], length_info[b], slots)
                         )
                         before = T.bind(
                             T.if_then_else(causal > 0, keys - tile.num_queries + 1, keys)
@@ -98,9 +94,7 @@ def dense_paged_prefill(spec: AttentionSpec) -> tirx.PrimFunc:
                             cache_rows,
                             cache_rows,
                             value_row_offset(spec),
-                            T.if_then_else(
-                                tile.num_rows > 0, T.max(before + step * last, 0), 0
-                            ),
+                            T.if_then_else(tile.num_rows > 0, T.max(before + step * last, 0), 0),
                             lambda i: key_row(
                                 page_values[page_indptr[b] + i // slots], kv_head, i % slots, spec
                             ),

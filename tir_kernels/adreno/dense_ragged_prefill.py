@@ -81,9 +81,7 @@ def dense_ragged_prefill(spec: AttentionSpec) -> tirx.PrimFunc:
                             k_rows,
                             v_rows,
                             0,
-                            T.if_then_else(
-                                tile.num_rows > 0, T.max(before + step * last, 0), 0
-                            ),
+                            T.if_then_else(tile.num_rows > 0, T.max(before + step * last, 0), 0),
                             lambda i: (kv_indptr[b] + i) * stored + kv_head,
                         )
                         if row < tile.num_rows:

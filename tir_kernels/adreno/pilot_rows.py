@@ -33,8 +33,10 @@ class PilotRows:
         self.parts = self.dim // VECTOR
         self.steps = ROWS * self.parts // ITEMS
         self.rows = T.alloc_buffer((ROWS, self.dim), "float32", scope="shared")
-        self.sum = T.alloc_buffer((1,), "float32", scope="local")
-        self.difference = T.alloc_buffer((1,), "float32", scope="local")
+        self.pairs = ROWS * self.dim // 2 // ITEMS
+        pairs = self.pairs if spec.pilot.hadamard_rotation else 1
+        self.sums = T.alloc_buffer((pairs,), "float32", scope="local")
+        self.differences = T.alloc_buffer((pairs,), "float32", scope="local")
         self.largest = T.alloc_buffer((1,), "float32", scope="local")
 
     def vector(self, step: int | Expr) -> Expr:
@@ -68,25 +70,31 @@ class PilotRows:
         barrier()
         if self.spec.pilot.hadamard_rotation:
             for stage in range(rotation_block(self.dim).bit_length() - 1):
-                for step in range(ROWS * self.dim // 2 // ITEMS):
-                    self.turn(self.vector(step), T.shift_left(T.int32(1), stage))
-                barrier()
+                self.turn(T.shift_left(T.int32(1), stage))
+
+    def first_of_pair(self, step: Expr, distance: Expr) -> tuple[Expr, Expr]:
+        """Row and column of the first of the work-item's `step`-th pair, `distance` apart."""
+        pair = self.vector(step)
+        rest = pair % (self.dim // 2)
+        return pair // (self.dim // 2), rest // distance * 2 * distance + rest % distance
 
     @T.inline
-    def turn(self, pair: Expr, distance: Expr) -> None:
-        """The `pair`-th pair of the group's rows: its sum and its difference."""
-        row = T.meta_var(pair // (self.dim // 2))
-        rest = T.meta_var(pair % (self.dim // 2))
-        first = T.meta_var(rest // distance * 2 * distance + rest % distance)
-        self.sum[0] = self.rows[row, first] + self.rows[row, first + distance]
-        self.difference[0] = self.rows[row, first] - self.rows[row, first + distance]
-        self.rows[row, first] = self.sum[0]
-        self.rows[row, first + distance] = self.difference[0]
+    def turn(self, distance: Expr) -> None:
+        """A stage of the rotation: every pair becomes its sum and its difference. All are read
+        before any is written, so that two barriers do."""
+        for step in T.unroll(self.pairs):
+            row, first = T.meta_var(self.first_of_pair(step, distance))
+            self.sums[step] = self.rows[row, first] + self.rows[row, first + distance]
+            self.differences[step] = self.rows[row, first] - self.rows[row, first + distance]
+        barrier()
+        for step in T.unroll(self.pairs):
+            row, first = T.meta_var(self.first_of_pair(step, distance))
+            self.rows[row, first] = self.sums[step]
+            self.rows[row, first + distance] = self.differences[step]
+        barrier()
 
     @T.inline
-    def measure(
-        self, maxima: T.Buffer, index_of: Callable[[Expr], Expr], num_rows: Expr
-    ) -> None:
+    def measure(self, maxima: T.Buffer, index_of: Callable[[Expr], Expr], num_rows: Expr) -> None:
         """`maxima[index_of(i)]` = the largest magnitude of row i."""
         if self.item < num_rows:
             self.largest[0] = T.float32(0)

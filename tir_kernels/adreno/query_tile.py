@@ -60,9 +60,7 @@ class QueryTile:
         self.rest[0] = tile
         self.state[0] = 0
         for b in range(batch):
-            tiles = T.meta_var(
-                T.ceildiv((q_indptr[b + 1] - q_indptr[b]) * self.unit, self.rows)
-            )
+            tiles = T.meta_var(T.ceildiv((q_indptr[b + 1] - q_indptr[b]) * self.unit, self.rows))
             if self.found[0] == 0:
                 if self.rest[0] < tiles:
                     self.state[0] = b

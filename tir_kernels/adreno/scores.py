@@ -35,9 +35,7 @@ class Past:
         0: there is nothing to select, or no such tile.
     """
 
-    def __init__(
-        self, scratch: ShadowScratch, tile: QueryTile, head: Expr, keys: Expr
-    ) -> None:
+    def __init__(self, scratch: ShadowScratch, tile: QueryTile, head: Expr, keys: Expr) -> None:
         self.keys = T.bind(keys)
         self.keep = T.bind(scratch.plan.keep_count(head, self.keys))
         self.ranked = T.bind(
@@ -121,9 +119,7 @@ def weigh_row(
     largest[0] = -scratch.spec.pilot.score_max
     for step in range(T.ceildiv(n, ITEMS)):
         if step * ITEMS + item < n:
-            largest[0] = T.max(
-                largest[0], T.Cast("int32", scratch.scores[at, step * ITEMS + item])
-            )
+            largest[0] = T.max(largest[0], T.Cast("int32", scratch.scores[at, step * ITEMS + item]))
     maxima[item] = largest[0]
     barrier()
     for i in range(ITEMS):

@@ -59,7 +59,7 @@ def shadow_paged_prefill(spec: ShadowSpec) -> tirx.PrimFunc:
     with float32 scores and sums. The work-spaces are `ShadowScratch`'s.
     """
     geometry, pilot = spec.attention, spec.pilot
-    hq, hkv, stored = geometry.num_q_heads, geometry.num_kv_heads, geometry.stored_heads
+    hq, stored = geometry.num_q_heads, geometry.stored_heads
     dims, slots = geometry.head_dim, geometry.page_size
     sizes = block_sizes(geometry)
     queries = queries_at_once(spec)
@@ -217,9 +217,7 @@ def shadow_paged_prefill(spec: ShadowSpec) -> tirx.PrimFunc:
                     for number in T.thread_binding(scratch.num_lists, thread="blockIdx.x"):
                         for part_tile in T.thread_binding(row_tiles, thread="blockIdx.y"):
                             for row in T.thread_binding(sizes.rows, thread="threadIdx.y"):
-                                for column in T.thread_binding(
-                                    sizes.columns, thread="threadIdx.x"
-                                ):
+                                for column in T.thread_binding(sizes.columns, thread="threadIdx.x"):
                                     tile = QueryTile(1, queries)
                                     tile.locate(turn, q_indptr, batch)
                                     b = T.meta_var(tile.sequence)
@@ -261,9 +259,11 @@ def shadow_paged_prefill(spec: ShadowSpec) -> tirx.PrimFunc:
                                     block.start(
                                         q_rows,
                                         num_rows,
-                                        lambda i: first
-                                        + (first_row + i) // unit * hq
-                                        + (first_row + i) % unit,
+                                        lambda i: (
+                                            first
+                                            + (first_row + i) // unit * hq
+                                            + (first_row + i) % unit
+                                        ),
                                     )
                                     block.limit[0] = count
                                     block.attend(
@@ -309,9 +309,7 @@ def shadow_paged_prefill(spec: ShadowSpec) -> tirx.PrimFunc:
                                 group = RowGroup(geometry, item)
                                 row_at = T.meta_var(tile.query_row(query, head, hq))
                                 wanted = T.bind(query < past.num_rows)
-                                group.start(
-                                    q_rows, T.bind(T.if_then_else(wanted, row_at, head))
-                                )
+                                group.start(q_rows, T.bind(T.if_then_else(wanted, row_at, head)))
                                 group.attend(
                                     cache_rows,
                                     cache_rows,
@@ -328,9 +326,7 @@ def shadow_paged_prefill(spec: ShadowSpec) -> tirx.PrimFunc:
                                 )
                                 group.finish(out_rows, lse_rows, row_at, wanted)
         # 6. Heads that run dense
-        for bx in T.thread_binding(
-            max_tiles(tokens, batch, unit, sizes.rows), thread="blockIdx.x"
-        ):
+        for bx in T.thread_binding(max_tiles(tokens, batch, unit, sizes.rows), thread="blockIdx.x"):
             for owner in T.thread_binding(hq // unit, thread="blockIdx.y"):
                 for row in T.thread_binding(sizes.rows, thread="threadIdx.y"):
                     for column in T.thread_binding(sizes.columns, thread="threadIdx.x"):
@@ -338,14 +334,10 @@ def shadow_paged_prefill(spec: ShadowSpec) -> tirx.PrimFunc:
                         tile.locate(bx, q_indptr, batch)
                         b = T.meta_var(tile.sequence)
                         keys = T.bind(
-                            sequence_keys(
-                                page_indptr[b], page_indptr[b + 1], length_info[b], slots
-                            )
+                            sequence_keys(page_indptr[b], page_indptr[b + 1], length_info[b], slots)
                         )
                         is_dense = T.bind(
-                            T.Or(
-                                causal > 0, scratch.plan.keep_count(owner * unit, keys) >= keys
-                            )
+                            T.Or(causal > 0, scratch.plan.keep_count(owner * unit, keys) >= keys)
                         )
                         num_rows = T.bind(T.if_then_else(is_dense, tile.num_rows, 0))
                         before = T.bind(
@@ -354,9 +346,7 @@ def shadow_paged_prefill(spec: ShadowSpec) -> tirx.PrimFunc:
                         step = T.bind(T.if_then_else(causal > 0, 1, 0))
                         last = T.meta_var((tile.first + tile.num_rows - 1) // unit)
                         block = BlockGroup(geometry, sizes, row, column)
-                        block.start(
-                            q_rows, num_rows, lambda i: tile.query_row(i, owner * unit, hq)
-                        )
+                        block.start(q_rows, num_rows, lambda i: tile.query_row(i, owner * unit, hq))
                         block.limit[0] = before + step * ((tile.first + row) // unit)
                         block.attend(
                             cache_rows,

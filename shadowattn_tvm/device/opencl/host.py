@@ -7,7 +7,7 @@ allocates workspaces, and launches one kernel after the other.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -137,5 +137,5 @@ class HostCode:
 
 def _owner(data: Any) -> Any:
     """The buffer whose memory an expression is; None if it is none's."""
-    arguments: Mapping[str, Any] | Sequence[Any] = getattr(data, "args", ())
+    arguments: Sequence[Any] = getattr(data, "args", ())
     return arguments[0] if len(arguments) == 1 and isinstance(arguments[0], tirx.Var) else None

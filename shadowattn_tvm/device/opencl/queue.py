@@ -79,9 +79,7 @@ class OpenClQueue:
 class _Call:
     """One call: its buffers live as long."""
 
-    def __init__(
-        self, owner: OpenClQueue, program: OpenClProgram, kernels: dict[str, Any]
-    ) -> None:
+    def __init__(self, owner: OpenClQueue, program: OpenClProgram, kernels: dict[str, Any]) -> None:
         self.owner = owner
         self.program = program
         self.kernels = kernels
