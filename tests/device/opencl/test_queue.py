@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from tvm import tirx
-from tvm.script import tirx as T
+from tvm.script import tirx as T  # noqa: N812 - TVMScript's own spelling
 
 from shadowattn_tvm.device.opencl.expressions import evaluate
 from shadowattn_tvm.device.opencl.program import compile_opencl
