@@ -47,7 +47,10 @@ def _local_buffers(spec: AttentionSpec, sizes: BlockSizes) -> list[LocalBuffer]:
 
 
 def block_sizes(spec: AttentionSpec, wanted_rows: int = _MAX_ROWS) -> BlockSizes:
-    """As many of the wanted rows as local memory has room for; whole columns of vectors."""
+    """As many of the wanted rows as local memory has room for; whole columns of vectors.
+
+    Raises `SpecError` if it has no room for the fewest.
+    """
     parts = spec.head_dim // VECTOR
     columns = max(n for n in range(1, _MAX_COLUMNS + 1) if parts % n == 0)
     rows = max(_MIN_ROWS, min(wanted_rows, _MAX_ROWS))
@@ -55,7 +58,9 @@ def block_sizes(spec: AttentionSpec, wanted_rows: int = _MAX_ROWS) -> BlockSizes
         if local_bytes(_local_buffers(spec, BlockSizes(rows, columns))) <= LOCAL_MEMORY_BYTES:
             break
         rows = max(_MIN_ROWS, rows // 2)
-    return BlockSizes(rows, columns)
+    sizes = BlockSizes(rows, columns)
+    check_limits("block", sizes.items, local_bytes(_local_buffers(spec, sizes)))
+    return sizes
 
 
 @T.meta_class
@@ -70,7 +75,6 @@ class BlockGroup:
     """
 
     def __init__(self, spec: AttentionSpec, sizes: BlockSizes, row: Expr, column: Expr) -> None:
-        check_limits("block", sizes.items, local_bytes(_local_buffers(spec, sizes)))
         self.spec = spec
         self.sizes = sizes
         self.row = row

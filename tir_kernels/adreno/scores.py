@@ -5,7 +5,7 @@ of vectors of four; extensions for dot products are not asked for.
 
 Contents
 - `score_rows`: scores, requantized if the plan says so.
-- `weigh_rows`, `vote`: pooling, over rows that share a list.
+- `weigh_row`, `vote`: pooling, over rows that share a list.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..pilot.pooling import DISTANCES
 from ..pilot.requantize import half_unit, requantize_lanes
 from ..pilot.vote_weights import WeightTables, row_inverse
 from .limits import VECTOR
-from .query_tile import QueryTile
+from .past import Past
 from .shadow_scratch import ShadowScratch
 from .vector import Expr, barrier, part
 
@@ -24,50 +24,24 @@ ITEMS = 64
 """Work-items of a group: so many keys."""
 
 
-@T.meta_class
-class Past:
-    """One head's view of a tile's sequence: its keys, how many it keeps, and which it has to rank.
-    Made inside a kernel.
-
-    Attributes
-    ----------
-    keys : of the sequence. keep : what the head keeps. ranked : `keys` where it keeps fewer, else
-        0: there is nothing to select, or no such tile.
-    """
-
-    def __init__(self, scratch: ShadowScratch, tile: QueryTile, head: Expr, keys: Expr) -> None:
-        self.keys = T.bind(keys)
-        self.keep = T.bind(scratch.plan.keep_count(head, self.keys))
-        self.ranked = T.bind(
-            T.if_then_else(T.And(self.keep < self.keys, tile.num_rows > 0), self.keys, 0)
-        )
-        self.num_rows = T.bind(T.if_then_else(self.ranked > 0, tile.num_rows, 0))
-
-
 @T.inline
 def score_rows(
     scratch: ShadowScratch,
-    tile: QueryTile,
     past: Past,
     head: Expr,
     key: Expr,
-    first_key: Expr,
 ) -> None:
-    """`scores` of all rows of the tile and one key, in the kernel of `key`'s work-item."""
+    """`scores` of all rows of the turn and one key, in the kernel of `key`'s work-item."""
     spec = T.meta_var(scratch.spec)
     geometry, pilot = T.meta_var(spec.attention), T.meta_var(spec.pilot)
     dot = T.alloc_buffer((VECTOR,), "int32", scope="local")
     score = T.alloc_buffer((1,), "int32", scope="local")
     kv_head = T.meta_var(head // geometry.group_size)
     if key < past.ranked:
-        pair = T.bind(
-            scratch.plan.pair(
-                scratch.query_buckets[tile.sequence * geometry.num_q_heads + head],
-                scratch.key_buckets[tile.sequence * geometry.num_kv_heads + kv_head],
-            )
-        )
-        for row in range(tile.num_rows):
-            query = T.meta_var(tile.query_row(row, head, geometry.num_q_heads))
+        pair = T.bind(past.bucket_pair(head))
+        first_key = T.bind(past.first_page * geometry.page_size)
+        for row in range(past.num_rows):
+            query = T.meta_var(past.tile.query_row(row, head, geometry.num_q_heads))
             dot[part(0)] = T.broadcast(T.int32(0), VECTOR)
             for c in range(geometry.head_dim // VECTOR):
                 dot[part(0)] = dot[part(0)] + T.Cast(
@@ -92,11 +66,8 @@ def score_rows(
 
 
 @T.inline
-def weigh_row(
-    scratch: ShadowScratch, tile: QueryTile, past: Past, head: Expr, row: Expr, item: Expr
-) -> None:
+def weigh_row(scratch: ShadowScratch, past: Past, head: Expr, row: Expr, item: Expr) -> None:
     """`row_maxima`, `row_inverses` and `row_shifts` of one row, by a group of `ITEMS`."""
-    geometry = T.meta_var(scratch.spec.attention)
     at = T.meta_var(head * scratch.queries + row)
     largest = T.alloc_buffer((1,), "int32", scope="local")
     total = T.alloc_buffer((1,), "int64", scope="local")
@@ -105,17 +76,7 @@ def weigh_row(
     tables = WeightTables("local")
     n = T.bind(T.if_then_else(row < past.num_rows, past.ranked, 0))
     tables.start()
-    tables.set_step(
-        scratch.plan.steps[
-            head,
-            scratch.plan.pair(
-                scratch.query_buckets[tile.sequence * geometry.num_q_heads + head],
-                scratch.key_buckets[
-                    tile.sequence * geometry.num_kv_heads + head // geometry.group_size
-                ],
-            ),
-        ]
-    )
+    tables.set_step(scratch.plan.steps[head, past.bucket_pair(head)])
     largest[0] = -scratch.spec.pilot.score_max
     for step in range(T.ceildiv(n, ITEMS)):
         if step * ITEMS + item < n:
@@ -152,7 +113,6 @@ def weigh_row(
 @T.inline
 def vote(
     scratch: ShadowScratch,
-    tile: QueryTile,
     past: Past,
     owner: Expr,
     block: Expr,
@@ -160,7 +120,6 @@ def vote(
 ) -> None:
     """`votes` of the rows of one list for one key, in the kernel of `key`'s work-item."""
     spec = T.meta_var(scratch.spec)
-    geometry = T.meta_var(spec.attention)
     query_block = T.meta_var(spec.pilot.query_block)
     votes = T.alloc_buffer((1,), "int32", scope="local")
     tables = WeightTables("local")
@@ -169,17 +128,7 @@ def vote(
         votes[0] = 0
         for h in range(scratch.unit):
             head = T.bind(owner * scratch.unit + h)
-            tables.set_step(
-                scratch.plan.steps[
-                    head,
-                    scratch.plan.pair(
-                        scratch.query_buckets[tile.sequence * geometry.num_q_heads + head],
-                        scratch.key_buckets[
-                            tile.sequence * geometry.num_kv_heads + head // geometry.group_size
-                        ],
-                    ),
-                ]
-            )
+            tables.set_step(scratch.plan.steps[head, past.bucket_pair(head)])
             for i in range(T.min(query_block, past.num_rows - block * query_block)):
                 at = T.bind(head * scratch.queries + block * query_block + i)
                 weight = T.bind(

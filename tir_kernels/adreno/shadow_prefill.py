@@ -25,10 +25,11 @@ from ..pilot.pooling import ROW_BITS
 from ..shadow.prefill import layer_id
 from ..spec import ShadowSpec
 from .block_group import BlockGroup, block_sizes
+from .past import Past, Sequences
 from .quantize import load_plan, quantize_keys, quantize_queries
 from .query_tile import QueryTile, max_tiles
 from .row_group import RowGroup, row_work_items
-from .scores import ITEMS, Past, score_rows, vote, weigh_row
+from .scores import ITEMS, score_rows, vote, weigh_row
 from .shadow_scratch import ShadowScratch, queries_at_once, score_bound
 from .top_k import ITEMS as TOP_K_ITEMS
 from .top_k import TopK
@@ -114,6 +115,7 @@ def shadow_paged_prefill(spec: ShadowSpec) -> tirx.PrimFunc:
         assert layer_id(sm_scale) < spec.num_layers, "the plan has no such layer"
 
         scratch = ShadowScratch(spec, batch, tokens, used_pages)
+        sequences = T.meta_var(Sequences(batch, q_indptr, page_indptr, page_values, length_info))
         load_plan(scratch, layer_id(sm_scale))
         if _is_sparse(spec, layer_id(sm_scale), causal):
             # 1. Keys and queries as the pilot takes them
@@ -128,56 +130,26 @@ def shadow_paged_prefill(spec: ShadowSpec) -> tirx.PrimFunc:
                 ):
                     for head in T.thread_binding(hq, thread="blockIdx.y"):
                         for item in T.thread_binding(ITEMS, thread="threadIdx.x"):
-                            tile = QueryTile(1, queries)
-                            tile.locate(turn, q_indptr, batch)
-                            b = T.meta_var(tile.sequence)
-                            past = Past(
-                                scratch,
-                                tile,
-                                head,
-                                sequence_keys(
-                                    page_indptr[b], page_indptr[b + 1], length_info[b], slots
-                                ),
-                            )
-                            score_rows(
-                                scratch, tile, past, head, bx * ITEMS + item, page_indptr[b] * slots
-                            )
+                            past = Past(scratch, sequences)
+                            past.locate(turn, head)
+                            score_rows(scratch, past, head, bx * ITEMS + item)
                 if pilot.pooled:
                     # 3. Votes, where rows share a list
                     for row in T.thread_binding(queries, thread="blockIdx.x"):
                         for head in T.thread_binding(hq, thread="blockIdx.y"):
                             for item in T.thread_binding(ITEMS, thread="threadIdx.x"):
-                                tile = QueryTile(1, queries)
-                                tile.locate(turn, q_indptr, batch)
-                                b = T.meta_var(tile.sequence)
-                                past = Past(
-                                    scratch,
-                                    tile,
-                                    head,
-                                    sequence_keys(
-                                        page_indptr[b], page_indptr[b + 1], length_info[b], slots
-                                    ),
-                                )
-                                weigh_row(scratch, tile, past, head, row, item)
+                                past = Past(scratch, sequences)
+                                past.locate(turn, head)
+                                weigh_row(scratch, past, head, row, item)
                     for bx in T.thread_binding(
                         T.ceildiv(used_pages * slots, ITEMS), thread="blockIdx.x"
                     ):
                         for number in T.thread_binding(scratch.num_lists, thread="blockIdx.y"):
                             for item in T.thread_binding(ITEMS, thread="threadIdx.x"):
-                                tile = QueryTile(1, queries)
-                                tile.locate(turn, q_indptr, batch)
-                                b = T.meta_var(tile.sequence)
-                                past = Past(
-                                    scratch,
-                                    tile,
-                                    number // scratch.blocks * unit,
-                                    sequence_keys(
-                                        page_indptr[b], page_indptr[b + 1], length_info[b], slots
-                                    ),
-                                )
+                                past = Past(scratch, sequences)
+                                past.locate(turn, number // scratch.blocks * unit)
                                 vote(
                                     scratch,
-                                    tile,
                                     past,
                                     number // scratch.blocks,
                                     number % scratch.blocks,
@@ -186,17 +158,8 @@ def shadow_paged_prefill(spec: ShadowSpec) -> tirx.PrimFunc:
                 # 4. Lists, one to a group
                 for number in T.thread_binding(scratch.num_lists, thread="blockIdx.x"):
                     for item in T.thread_binding(TOP_K_ITEMS, thread="threadIdx.x"):
-                        tile = QueryTile(1, queries)
-                        tile.locate(turn, q_indptr, batch)
-                        b = T.meta_var(tile.sequence)
-                        past = Past(
-                            scratch,
-                            tile,
-                            number // scratch.blocks * unit,
-                            sequence_keys(
-                                page_indptr[b], page_indptr[b + 1], length_info[b], slots
-                            ),
-                        )
+                        past = Past(scratch, sequences)
+                        past.locate(turn, number // scratch.blocks * unit)
                         selector = TopK(item, score_min, score_max)
                         selector.select(
                             scratch.votes if pilot.pooled else scratch.scores,
@@ -218,24 +181,12 @@ def shadow_paged_prefill(spec: ShadowSpec) -> tirx.PrimFunc:
                         for part_tile in T.thread_binding(row_tiles, thread="blockIdx.y"):
                             for row in T.thread_binding(sizes.rows, thread="threadIdx.y"):
                                 for column in T.thread_binding(sizes.columns, thread="threadIdx.x"):
-                                    tile = QueryTile(1, queries)
-                                    tile.locate(turn, q_indptr, batch)
-                                    b = T.meta_var(tile.sequence)
+                                    past = Past(scratch, sequences)
                                     owner = T.meta_var(number // scratch.blocks)
                                     first_query = T.bind(
                                         number % scratch.blocks * pilot.query_block
                                     )
-                                    past = Past(
-                                        scratch,
-                                        tile,
-                                        owner * unit,
-                                        sequence_keys(
-                                            page_indptr[b],
-                                            page_indptr[b + 1],
-                                            length_info[b],
-                                            slots,
-                                        ),
-                                    )
+                                    past.locate(turn, owner * unit)
                                     first_row = T.meta_var(part_tile * sizes.rows)
                                     num_rows = T.bind(
                                         T.max(
@@ -252,7 +203,7 @@ def shadow_paged_prefill(spec: ShadowSpec) -> tirx.PrimFunc:
                                     )
                                     count = T.bind(T.if_then_else(num_rows > 0, past.keep, 0))
                                     first = T.bind(
-                                        (tile.first_query + tile.first + first_query) * hq
+                                        (past.tile.first_query + past.tile.first + first_query) * hq
                                         + owner * unit
                                     )
                                     block = BlockGroup(geometry, sizes, row, column)
@@ -271,13 +222,9 @@ def shadow_paged_prefill(spec: ShadowSpec) -> tirx.PrimFunc:
                                         cache_rows,
                                         value_row_offset(geometry),
                                         count,
-                                        lambda i: key_row(
-                                            page_values[
-                                                page_indptr[b] + scratch.lists[number, i] // slots
-                                            ],
+                                        lambda i: past.cache_row(
                                             owner * unit // geometry.group_size,
-                                            scratch.lists[number, i] % slots,
-                                            geometry,
+                                            scratch.lists[number, i],
                                         ),
                                     )
                                     if row < num_rows:
@@ -294,20 +241,11 @@ def shadow_paged_prefill(spec: ShadowSpec) -> tirx.PrimFunc:
                             for item in T.thread_binding(
                                 row_work_items(geometry), thread="threadIdx.x"
                             ):
-                                tile = QueryTile(1, queries)
-                                tile.locate(turn, q_indptr, batch)
-                                b = T.meta_var(tile.sequence)
-                                past = Past(
-                                    scratch,
-                                    tile,
-                                    head,
-                                    sequence_keys(
-                                        page_indptr[b], page_indptr[b + 1], length_info[b], slots
-                                    ),
-                                )
+                                past = Past(scratch, sequences)
+                                past.locate(turn, head)
                                 number = T.meta_var(head * queries + query)
                                 group = RowGroup(geometry, item)
-                                row_at = T.meta_var(tile.query_row(query, head, hq))
+                                row_at = T.meta_var(past.tile.query_row(query, head, hq))
                                 wanted = T.bind(query < past.num_rows)
                                 group.start(q_rows, T.bind(T.if_then_else(wanted, row_at, head)))
                                 group.attend(
@@ -315,13 +253,8 @@ def shadow_paged_prefill(spec: ShadowSpec) -> tirx.PrimFunc:
                                     cache_rows,
                                     value_row_offset(geometry),
                                     T.bind(T.if_then_else(wanted, past.keep, 0)),
-                                    lambda i: key_row(
-                                        page_values[
-                                            page_indptr[b] + scratch.lists[number, i] // slots
-                                        ],
-                                        head // geometry.group_size,
-                                        scratch.lists[number, i] % slots,
-                                        geometry,
+                                    lambda i: past.cache_row(
+                                        head // geometry.group_size, scratch.lists[number, i]
                                     ),
                                 )
                                 group.finish(out_rows, lse_rows, row_at, wanted)
