@@ -32,7 +32,7 @@ HELD_OUT_TEXTS = \
 HEXAGON_PACKAGES = qemu-user clang-19 lld-19
 HEXAGON_TOOLS = qemu-hexagon clang-19 ld.lld-19
 
-.PHONY: venv chat test lint texts devices arm-device hexagon-device
+.PHONY: venv chat test lint texts devices arm-device hexagon-device opencl-device
 
 venv: $(READY)
 
@@ -40,6 +40,10 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[calibrate,report,tune,dev]'
 	touch $@
+
+# What the suites of phones' kernels run on; without it they skip.
+opencl-device: $(READY)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[devices]'
 
 # Fetched, converted and compiled once; afterwards this is an instant start.
 chat: $(READY) $(MODEL_DIR)/mlc-chat-config.json
@@ -61,7 +65,7 @@ lint: $(READY)
 
 # Everything that tests on emulated devices take, made once. Only Debian packages that are missing
 # are installed, which takes root.
-devices: arm-device hexagon-device
+devices: arm-device hexagon-device opencl-device
 
 AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo) env DEBIAN_FRONTEND=noninteractive
 ARM_PACKAGES = qemu-aarch64:qemu-user aarch64-linux-gnu-ld:binutils-aarch64-linux-gnu

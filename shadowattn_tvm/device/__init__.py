@@ -1,1 +1,1 @@
-"""Devices that compiled code runs on: emulated ARM and Hexagon ones, real machines over RPC."""
+"""Devices that compiled code runs on: emulated ARM and Hexagon, any OpenCL, real ones over RPC."""

@@ -28,10 +28,10 @@ class WeightTables:
     high, low : (16,) int32, by the upper and the lower 4 bits of a distance.
     """
 
-    def __init__(self) -> None:
-        self.high = T.alloc_buffer((TABLE_ENTRIES,), "int32")
-        self.low = T.alloc_buffer((TABLE_ENTRIES,), "int32")
-        self.fractions = T.alloc_buffer((1 << FRACTION_BITS,), "int32")
+    def __init__(self, scope: str = "global") -> None:
+        self.high = T.alloc_buffer((TABLE_ENTRIES,), "int32", scope=scope)
+        self.low = T.alloc_buffer((TABLE_ENTRIES,), "int32", scope=scope)
+        self.fractions = T.alloc_buffer((1 << FRACTION_BITS,), "int32", scope=scope)
 
     def start(self) -> None:
         """Plain Python: constants as stores."""
@@ -67,9 +67,10 @@ def unsigned_sum(weights: Expr, lanes: int) -> Expr:
     return T.Cast("int64", T.reinterpret("uint32", sum_lanes_i32(weights, lanes)))
 
 
-def row_inverse(weight_sum: Expr) -> tuple[Expr, Expr]:
-    """R and the shift that follows it, of Z > 0, an int64 scalar; int32 scalars, bound."""
-    bits = T.bind(64 - T.clz(weight_sum))
+def row_inverse(weight_sum: Expr, leading_zeros: Expr | None = None) -> tuple[Expr, Expr]:
+    """R and the shift that follows it, of Z > 0, an int64 scalar; int32 scalars, bound.
+    `leading_zeros` of Z, int32, where the target's way to count them isn't LLVM's."""
+    bits = T.bind(64 - (T.clz(weight_sum) if leading_zeros is None else leading_zeros))
     numerator = T.shift_left(T.int64(1), T.Cast("int64", bits + INVERSE_BITS)) - T.int64(1)
     inverse = T.bind(T.Cast("int32", T.truncdiv(numerator, weight_sum)))
     return inverse, T.bind(bits + INVERSE_BITS - ROW_BITS)

@@ -1,0 +1,1 @@
+"""An OpenCL device, as it is found through pyopencl."""
