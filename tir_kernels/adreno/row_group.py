@@ -24,8 +24,24 @@ def row_splits(spec: AttentionSpec) -> int:
 
 
 def row_work_items(spec: AttentionSpec) -> int:
-    """Work-items of the group: a whole number of them for each split."""
-    return row_splits(spec) * (spec.head_dim // VECTOR)
+    """Work-items of the group: a whole number of them for each split.
+
+    Raises `SpecError` if an Adreno has no room for so many, or for what they share.
+    """
+    items = row_splits(spec) * (spec.head_dim // VECTOR)
+    check_limits("row", items, local_bytes([(s, 4) for s in _local_shapes(spec, items).values()]))
+    return items
+
+
+def _local_shapes(spec: AttentionSpec, items: int) -> dict[str, tuple[int, ...]]:
+    """Of the buffers in local memory; all have elements of 4 bytes."""
+    return {
+        "query": (spec.head_dim,),
+        "rows": (items,),
+        "scores": (items,),
+        "sums": (row_splits(spec), spec.head_dim),
+        "weights": (row_splits(spec),),
+    }
 
 
 @T.meta_class
@@ -43,15 +59,7 @@ class RowGroup:
         self.parts = spec.head_dim // VECTOR
         self.splits = row_splits(spec)
         self.items = row_work_items(spec)
-        dim = spec.head_dim
-        shapes: dict[str, tuple[int, ...]] = {
-            "query": (dim,),
-            "rows": (self.items,),
-            "scores": (self.items,),
-            "sums": (self.splits, dim),
-            "weights": (self.splits,),
-        }
-        check_limits("sparse row", self.items, local_bytes([(s, 4) for s in shapes.values()]))
+        shapes = _local_shapes(spec, self.items)
         self.query = T.alloc_buffer(shapes["query"], "float32", scope="shared")
         self.rows = T.alloc_buffer(shapes["rows"], "int32", scope="shared")
         self.scores = T.alloc_buffer(shapes["scores"], "float32", scope="shared")

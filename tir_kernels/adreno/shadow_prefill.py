@@ -63,6 +63,7 @@ def shadow_paged_prefill(spec: ShadowSpec) -> tirx.PrimFunc:
     hq, stored = geometry.num_q_heads, geometry.stored_heads
     dims, slots = geometry.head_dim, geometry.page_size
     sizes = block_sizes(geometry)
+    row_items = row_work_items(geometry)
     queries = queries_at_once(spec)
     unit = geometry.group_size if pilot.share_group else 1
     row_tiles = -(-pilot.query_block * unit // sizes.rows)
@@ -238,9 +239,7 @@ def shadow_paged_prefill(spec: ShadowSpec) -> tirx.PrimFunc:
                 else:
                     for query in T.thread_binding(queries, thread="blockIdx.x"):
                         for head in T.thread_binding(hq, thread="blockIdx.y"):
-                            for item in T.thread_binding(
-                                row_work_items(geometry), thread="threadIdx.x"
-                            ):
+                            for item in T.thread_binding(row_items, thread="threadIdx.x"):
                                 past = Past(scratch, sequences)
                                 past.locate(turn, head)
                                 number = T.meta_var(head * queries + query)

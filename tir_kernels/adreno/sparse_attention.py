@@ -22,6 +22,7 @@ def sparse_attention(spec: AttentionSpec) -> tirx.PrimFunc:
     over a row's list; zeros and EMPTY_LSE for an empty one.
     """
     dim, hq, hkv = spec.head_dim, spec.num_q_heads, spec.num_kv_heads
+    items = row_work_items(spec)
 
     @T.prim_func(s_tir=True)
     def shadowattn_adreno_sparse_attention(
@@ -49,7 +50,7 @@ def sparse_attention(spec: AttentionSpec) -> tirx.PrimFunc:
         lse_rows = T.decl_buffer((num_queries * hq,), "float32", data=lse.data)
         for query in T.thread_binding(num_queries, thread="blockIdx.x"):
             for head in T.thread_binding(hq, thread="blockIdx.y"):
-                for item in T.thread_binding(row_work_items(spec), thread="threadIdx.x"):
+                for item in T.thread_binding(items, thread="threadIdx.x"):
                     group = RowGroup(spec, item)
                     group.start(q_rows, query * hq + head)
                     group.attend(
