@@ -66,12 +66,11 @@ class CrossLinker:
 
     def _stand_in(self, folder: Path, name: str) -> str:
         """An empty shared library of this name."""
-        content, library = folder / f"{name}.bin", folder / name
+        content, found, library = folder / f"{name}.bin", folder / f"{name}.o", folder / name
         content.write_bytes(b"\0")  # linkers refuse to link nothing at all
-        self._run(
-            *("-m", _EMULATION, "-shared", "-soname", name, "-o", str(library)),
-            *("-b", "binary", str(content)),
-        )
+        # in two steps: of binary input alone GNU ld makes a library without a name
+        self._run("-m", _EMULATION, "-r", "-o", str(found), "-b", "binary", str(content))
+        self._run("-m", _EMULATION, "-shared", "-soname", name, "-o", str(library), str(found))
         return str(library)
 
     def _run(self, *arguments: str) -> None:

@@ -152,10 +152,10 @@ def test_chat_on_a_device(
     try:
         assert code == 0
         device = ("--model-lib", arm64_library, "--rpc", out.strip())
-        code, there, _ = run(*command, "--temperature", 0, *device)
+        code, there, error = run(*command, "--temperature", 0, *device)
     finally:
         run("device", "arm", "stop")
-    assert (code, there) == (0, here)
+    assert (code, there) == (0, here), error
 
 
 @pytest.mark.parametrize("device", ["arm64", "arm64-android"])

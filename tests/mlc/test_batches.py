@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from tvm_ffi import Shape
 
 from shadowattn_tvm.runtime.library import ModelLibrary
-from shadowattn_tvm.runtime.session import Session, load_weights
+from shadowattn_tvm.runtime.machine import load_weights
+from shadowattn_tvm.runtime.session import Session
 from tests.mlc.conftest import MlcModel
 
 pytestmark = [

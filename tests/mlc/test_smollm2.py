@@ -16,7 +16,8 @@ from shadowattn_tvm.corpora import read_documents
 from shadowattn_tvm.mlc import run
 from shadowattn_tvm.plan import Plan, find_plan, save_plan
 from shadowattn_tvm.runtime.scoring import score_tokens
-from shadowattn_tvm.runtime.session import Session, load_weights
+from shadowattn_tvm.runtime.machine import load_weights
+from shadowattn_tvm.runtime.session import Session
 from shadowattn_tvm.runtime.tokenizer import ModelTokenizer
 from shadowattn_tvm.weights import ModelDirectory, open_model_directory
 from tests.mlc.hugging_face_directory import write_hugging_face
@@ -37,7 +38,7 @@ class Converted:
     library: Callable[[str], Path]
 
 
-@pytest.fixture(scope="module", params=["q0f32", "q4f32_1"])
+@pytest.fixture(scope="module", params=["q0f32", "q4f32_1", "q4f16_1"])
 def converted(
     request: pytest.FixtureRequest,
     mlc_llm: None,
