@@ -125,8 +125,8 @@ def test_linear_layers(quantization: str, machine: Machine) -> None:
 
 
 def test_rotary_embedding(machine: Machine) -> None:
-    test_rotary.test_kernel_equals_twin(9, 3, 64, machine.target)
-    test_rotary.test_kernel_equals_twin(7, 1, 80, machine.target)
+    test_rotary.test_kernel_equals_twin(9, 3, 64, "float32", machine.target)
+    test_rotary.test_kernel_equals_twin(7, 1, 80, "float32", machine.target)
 
 
 def test_the_newest_cpu_runs_what_is_compiled_for_phones(any_arm64: Machine) -> None:
