@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shadowattn_tvm.compiler.hexagon.tools import COMPILER, EMULATOR, LINKER, missing_tools
+from shadowattn_tvm.compiler.hexagon.tools import COMPILER, EMULATOR, LINKER
+from shadowattn_tvm.config.programs import missing_tools
 from tir_kernels.hexagon.graph_spec import PilotGraphSpec
 from tir_kernels.hexagon.static_scales import Scales
 from tir_kernels.pilot.requantize import Requantizer

@@ -181,7 +181,8 @@ def _compiled(
             clock.begin("generate code")
             executable = tvm.compile(module, target=target, relax_pipeline=None)
         clock.begin("link")
-        with write_atomically(cached) as staged:
+        # Another process may have been quicker: who took its library has the file that stays.
+        with write_atomically(cached, replace=False) as staged:
             link(executable, staged, linker)
         clock.end()
     return CompiledLibrary(cached, tuple(phases), tuned)

@@ -37,11 +37,12 @@ _ADVICE = {
 
 
 @contextmanager
-def write_atomically(path: Path) -> Iterator[Path]:
+def write_atomically(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`, with its suffix; rename it to `path` if all goes well.
 
-    Missing parent folders are made. What is not a regular file (`/dev/stdout`, a pipe) is yielded
-    itself: it can't be renamed over. On any error nothing is left behind.
+    Without `replace`, a file that is there by then stays as it is. Missing parent folders are made.
+    What is not a regular file (`/dev/stdout`, a pipe) is yielded itself: it can't be renamed over.
+    On any error nothing is left behind.
 
     Raises `OutputError` when the place can't be written to.
     """
@@ -56,7 +57,8 @@ def write_atomically(path: Path) -> Iterator[Path]:
         with _parents(target.parent):
             try:
                 yield staged
-                os.replace(staged, target)
+                if replace or not target.exists():
+                    os.replace(staged, target)
             finally:
                 staged.unlink(missing_ok=True)
 

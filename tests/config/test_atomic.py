@@ -180,3 +180,16 @@ def test_a_file_is_no_directory(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("mine")
     with pytest.raises(OutputError, match="got a file"), atomic_directory(tmp_path / "x"):
         pytest.fail("the work must not start")
+
+
+def test_a_file_that_came_meanwhile_stays(tmp_path: Path) -> None:
+    path = tmp_path / "cached"
+    with write_atomically(path, replace=False) as staged:
+        staged.write_text("late")
+        path.write_text("quick")
+    assert path.read_text() == "quick"
+    assert list(tmp_path.iterdir()) == [path]
+    path.unlink()
+    with write_atomically(path, replace=False) as staged:
+        staged.write_text("alone")
+    assert path.read_text() == "alone"

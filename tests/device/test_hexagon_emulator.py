@@ -65,10 +65,10 @@ def test_missing_tools_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(DeviceError, match="apt-get install qemu-user clang-19 lld-19"):
         require_emulator()
-    with pytest.raises(DeviceError, match="make devices"):
+    with pytest.raises(DeviceError, match="make hexagon-device"):
         HexagonEmulator([], [])
 
 
 def test_what_does_not_link_is_said() -> None:
-    with pytest.raises(DeviceError, match=r"ld\.lld-19 failed: .*missing"):
+    with pytest.raises(DeviceError, match=r"ld\.lld-19 -m hexagonelf failed: .*missing"):
         HexagonEmulator([build_object({"f": shifted(0)}, "v66").elf], ["missing"])

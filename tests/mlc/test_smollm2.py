@@ -15,8 +15,8 @@ from shadowattn_tvm.compiler import compile_library
 from shadowattn_tvm.corpora import read_documents
 from shadowattn_tvm.mlc import run
 from shadowattn_tvm.plan import Plan, find_plan, save_plan
-from shadowattn_tvm.runtime.scoring import score_tokens
 from shadowattn_tvm.runtime.machine import load_weights
+from shadowattn_tvm.runtime.scoring import score_tokens
 from shadowattn_tvm.runtime.session import Session
 from shadowattn_tvm.runtime.tokenizer import ModelTokenizer
 from shadowattn_tvm.weights import ModelDirectory, open_model_directory

@@ -11,9 +11,10 @@ import tvm
 
 from tir_kernels.hexagon.build import build_object
 
+from ...config.programs import run_tool
 from ...graph import GRAPH_ENTRY, PilotGraph, pilot_module
 from ...transform import WORKSPACE_BYTES, InlineCallTIR
-from .tools import LINKER, run_tool
+from .tools import LINKER, TIMEOUT_S
 
 _ELF_HEADER = struct.Struct("<16sHHIIIIIHHHHHH")
 _SECTION_HEADER = struct.Struct("<10I")
@@ -41,7 +42,10 @@ def strip(elf: bytes, path: Path) -> None:
     """Write an object without what debuggers read."""
     unstripped = path.with_suffix(".unstripped")
     unstripped.write_bytes(elf)
-    run_tool([LINKER, "-m", "hexagonelf", "-r", "--strip-debug", str(unstripped), "-o", str(path)])
+    run_tool(
+        [LINKER, "-m", "hexagonelf", "-r", "--strip-debug", str(unstripped), "-o", str(path)],
+        TIMEOUT_S,
+    )
     unstripped.unlink()
 
 
@@ -49,7 +53,7 @@ def link_shared(objects: Sequence[Path], library: Path) -> None:
     """All objects in one shared object, which needs no other."""
     name = ["-soname", library.name]
     flags = ["-m", "hexagonelf", "-shared", "--no-undefined", *name]
-    run_tool([LINKER, *flags, *map(str, objects), "-o", str(library)])
+    run_tool([LINKER, *flags, *map(str, objects), "-o", str(library)], TIMEOUT_S)
 
 
 def code_bytes(elf: bytes) -> int:

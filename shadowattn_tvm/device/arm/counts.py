@@ -14,7 +14,8 @@ from pathlib import Path
 
 from ...config.atomic import write_atomically
 from ...config.paths import cache_dir
-from .tools import require_tools, run_tool
+from ...config.programs import require_tools, run_tool
+from .tools import ENABLE
 
 _SOURCE = Path(__file__).with_name("counter.c")
 _COMPILE_TIMEOUT_S = 60.0
@@ -83,7 +84,7 @@ def _compiled_plugin() -> Path:
     key = hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:16]
     plugin = cache_dir() / "devices" / f"arm-counter-{key}.so"
     if not plugin.is_file():
-        require_tools("counting instructions", "cc")
+        require_tools("counting instructions", "cc", enable=ENABLE)
         with write_atomically(plugin) as staged:
             options = ["-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
             command = ["cc", *options, "-o", str(staged), str(_SOURCE)]

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from ...config.atomic import atomic_directory
 from ...config.paths import cache_dir
+from ...config.programs import require_tools, run_tool
 from ...errors import DeviceError
-from .tools import EMULATOR, require_tools, run_tool
+from .tools import EMULATOR, ENABLE
 
 PYTHON = "python3.11"
 """The guest's, in Debian 12 (bookworm)."""
@@ -70,7 +71,9 @@ def make_image(on_step: Callable[[str], None] = lambda step: None) -> Path:
     image = image_path()
     if image.is_dir():
         return image
-    require_tools("making an image of an ARM machine", "apt-get", "dpkg-deb", EMULATOR)
+    require_tools(
+        "making an image of an ARM machine", "apt-get", "dpkg-deb", EMULATOR, enable=ENABLE
+    )
     with atomic_directory(image, replace=True) as staged:
         on_step("fetch Debian's Python for arm64")
         _unpack_debian(staged)

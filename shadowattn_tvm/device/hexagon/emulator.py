@@ -17,7 +17,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from ...compiler.hexagon.tools import COMPILER, EMULATOR, LINKER, require_emulator, run_tool
+from ...compiler.hexagon.tools import COMPILER, EMULATOR, LINKER, TIMEOUT_S, require_emulator
+from ...config.programs import run_tool
 from ...errors import DeviceError
 
 Array = npt.NDArray[Any]
@@ -163,10 +164,13 @@ def _link(folder: Path, objects: Sequence[bytes], symbols: Sequence[str]) -> Pat
     compiled = []
     for source in (_HARNESS, folder / "entries.c"):
         compiled.append(str(folder / f"{source.stem}.o"))
-        run_tool([COMPILER, *_FLAGS, "-c", str(source), "-o", compiled[-1]])
+        run_tool([COMPILER, *_FLAGS, "-c", str(source), "-o", compiled[-1]], TIMEOUT_S)
     for index, elf in enumerate(objects):
         compiled.append(str(folder / f"{index}.o"))
         Path(compiled[-1]).write_bytes(elf)
     program = folder / "program"
-    run_tool([LINKER, "-m", "hexagonelf", "-static", "-e", "_start", *compiled, "-o", str(program)])
+    run_tool(
+        [LINKER, "-m", "hexagonelf", "-static", "-e", "_start", *compiled, "-o", str(program)],
+        TIMEOUT_S,
+    )
     return program

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from shadowattn_tvm.config.programs import run_tool
 from shadowattn_tvm.device.arm import ArmEmulator, ArmSettings, image_path, make_image
-from shadowattn_tvm.device.arm.tools import EMULATOR, run_tool
+from shadowattn_tvm.device.arm.tools import EMULATOR
 from shadowattn_tvm.errors import DeviceError
 
 
