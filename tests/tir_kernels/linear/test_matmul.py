@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from shadowattn_tvm.bench.timing import use_threads
 from tir_kernels.build import build_kernels
 from tir_kernels.features import AVX512_VNNI, GENERIC, NEON, NEON_DOTPROD, CpuFeatures, cpu_features
 from tir_kernels.linear.matmul import embedding, linear, linear_decode
@@ -184,16 +185,15 @@ def test_the_same_bits_with_any_number_of_threads(
     spec: LinearSpec, host_target: tvm.target.Target
 ) -> None:
     layer = _layer(spec, host_target, cpu_features(host_target))
-    configure = tvm.get_global_func("runtime.config_threadpool")
     num_threads = tvm.get_global_func("runtime.NumThreads")()
     inputs = [_tokens(spec, num_tokens) for num_tokens in (1, 2, 7, 200)]
     try:
         results = []
         for threads in (1, 2, 3):
-            configure(1, threads)
+            use_threads(threads)
             results.append([layer(x) for x in inputs])
     finally:
-        configure(1, num_threads)
+        use_threads(num_threads)
     for other in results[1:]:
         for got, want in zip(other, results[0], strict=True):
             np.testing.assert_array_equal(got, want)
