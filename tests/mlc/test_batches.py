@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tvm_ffi import Shape
 
 from shadowattn_tvm.runtime.library import ModelLibrary
-from shadowattn_tvm.runtime.machine import load_weights
+from shadowattn_tvm.runtime.machine import ThisMachine, load_weights
 from shadowattn_tvm.runtime.session import Session
 from tests.mlc.conftest import MlcModel
 
@@ -29,8 +29,7 @@ class Batch:
     """Sequences in one cache, driven as MLC's engine does."""
 
     def __init__(self, model: MlcModel, path: Path) -> None:
-        device = tvm.cpu()
-        library = ModelLibrary(path, device)
+        library = ModelLibrary(path, ThisMachine())
         weights = load_weights(model.directory)
         self.parameters = [weights[p.name] for p in library.metadata.params]
         self.library = library
