@@ -43,7 +43,7 @@ class RowScores:
     def load(self, q_rows: T.Buffer, row: Expr, plan: PlanTable, head: Expr) -> None:
         """Quantize `q_rows[row]` of q_rows (any, D) with the scale nearest to its own."""
         self.largest.clear()
-        self.largest.include(q_rows, row, q_rows, 0)
+        self.largest.include(q_rows, row)
         bucket = T.bind(nearest_bucket(self.largest.value(), plan.q_axis(head), self.quant_max))
         self.query.quantize(q_rows, row, plan.q_scales[head, bucket], 0)
 

@@ -43,7 +43,7 @@ class ChunkQueries:
             )
             largest.clear()
             for i in range(num_queries):
-                largest.include(q_rows, (first_query + i) * self.num_heads + head, q_rows, 0)
+                largest.include(q_rows, (first_query + i) * self.num_heads + head)
             self.buckets[head] = nearest_bucket(
                 largest.value(), plan.q_axis(head), self.spec.pilot.quant_max
             )

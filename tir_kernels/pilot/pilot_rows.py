@@ -98,10 +98,10 @@ class AbsoluteMaximum:
         self.lane_maxima[T.ramp(0, 1, self.lanes)] = const_f32(0.0, self.lanes)
 
     @T.inline
-    def include(self, rows: T.Buffer, row: Expr, means: T.Buffer, mean: Expr) -> None:
-        """Arguments as of `PilotRow.load`."""
+    def include(self, rows: T.Buffer, row: Expr) -> None:
+        """`rows[row]` of rows (any, D): a query, which is never centred."""
         if self.view.changed:
-            self.view.load(rows, row, means, mean)
+            self.view.load(rows, row, rows, 0)
             self.include_stored(self.view.row, 0)
         else:
             self.include_stored(rows, row)

@@ -129,7 +129,7 @@ def pilot_scores(
         queries = PilotQueries(dim, dot, view, quant_max)
         largest.clear()
         for i in range(num_queries):
-            largest.include(q_rows, i * heads + head, q_rows, 0)
+            largest.include(q_rows, i * heads + head)
         chosen[0] = scales[
             nearest_bucket(largest.value(), [scales[0], scales[1], scales[2]], quant_max)
         ]
