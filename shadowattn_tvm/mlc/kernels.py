@@ -23,6 +23,7 @@ from ..transform import (
     DispatchLinear,
     PinSoftmaxScale,
 )
+from ..transform.polynomial_exponentials import PolynomialExponentials
 from ..transform.schedule_fallback import ScheduleFallback
 from .geometry import Geometry
 
@@ -75,6 +76,10 @@ def _attach_for_cpu(
     return [*passes, DispatchLinear(features)]
 
 
+def _schedule_for_cpu() -> tvm.transform.Pass:
+    return tvm.transform.Sequential([PolynomialExponentials(), ScheduleFallback()])
+
+
 def _cpu_context() -> AbstractContextManager[object]:
     """Ours (see `tir_kernels.build`), on top of MLC's."""
     current = tvm.transform.PassContext.current()
@@ -104,7 +109,7 @@ def _nothing() -> tvm.transform.Pass:
 
 
 KERNEL_SETS: Mapping[str, KernelSet] = {
-    "llvm": KernelSet(_attach_for_cpu, {"LowBatchGemvSpecialize": ScheduleFallback}, _cpu_context),
+    "llvm": KernelSet(_attach_for_cpu, {"LowBatchGemvSpecialize": _schedule_for_cpu}, _cpu_context),
     "opencl": KernelSet(
         _no_opencl_kernels,
         # Both take PrimFuncs apart in a way that TVM 0.26 doesn't have any more.

@@ -6,6 +6,7 @@ from __future__ import annotations
 import tvm
 
 from tir_kernels.attention.dense import (
+    append,
     dense_paged_decode,
     dense_paged_prefill,
     dense_ragged_prefill,
@@ -18,6 +19,7 @@ from tir_kernels.spec import AttentionSpec
 from .kv_cache_slots import Slot, replace_slots
 
 KERNEL_NAMES = {
+    Slot.APPEND: "shadowattn_append",
     Slot.RAGGED_PREFILL: "shadowattn_dense_ragged_prefill",
     Slot.PAGED_PREFILL: "shadowattn_dense_paged_prefill",
     Slot.DECODE: "shadowattn_dense_paged_decode",
@@ -29,8 +31,8 @@ KERNEL_NAMES = {
 
 @tvm.transform.module_pass(opt_level=0, name="AttachDenseAttention")
 class AttachDenseAttention:
-    """Swap ragged prefill, paged prefill, decode, state merging and rotary embedding; the last is
-    left alone where `rope_theta` is None.
+    """Swap appending, ragged prefill, paged prefill, decode, state merging and rotary embedding; the
+    last is left alone where `rope_theta` is None.
 
     Our kernels take the softmax scale as a constant and ignore the run-time argument, so they go in
     together: a kernel left stock would read the layer id that `AttachShadowAttention` adds to it
@@ -54,6 +56,7 @@ class AttachDenseAttention:
     ) -> tvm.IRModule:
         spec, features = self.spec, self.features
         kernels = {
+            Slot.APPEND: append(spec, features),
             Slot.RAGGED_PREFILL: dense_ragged_prefill(spec, features),
             Slot.PAGED_PREFILL: dense_paged_prefill(spec, features),
             Slot.DECODE: dense_paged_decode(spec, features),

@@ -24,6 +24,7 @@ from .dispatch_linear import DispatchLinear
 from .kv_cache_slots import find_creation
 from .open_prefill_slots import OpenPrefillSlots
 from .pipeline_heads import PipelineHeads, require_pipelinable
+from .polynomial_exponentials import PolynomialExponentials
 from .progress import BeginPhase, DumpModule, PhaseCallback
 from .schedule_fallback import ScheduleFallback
 from .stamp_stages import StampStages
@@ -85,7 +86,7 @@ def build_pipeline(options: PipelineOptions) -> tvm.transform.Pass:
         "attach engine functions": _attach_engine_functions(options),
         "dispatch linear layers": [DispatchLinear(options.features)],
         "lower to TIR": _lower_to_tir(),
-        "schedule the rest": [ScheduleFallback()],
+        "schedule the rest": [PolynomialExponentials(), ScheduleFallback()],
         "lower to VM bytecode": _lower_to_vm(options),
     }
     passes: list[tvm.transform.Pass] = [tirx.transform.BindTarget(options.target)]

@@ -28,7 +28,7 @@ class ScheduleFallback:
     ) -> tvm.IRModule:
         updated = {}
         for global_var, function in module.functions_items():
-            if isinstance(function, tirx.PrimFunc) and not _is_scheduled(function):
+            if isinstance(function, tirx.PrimFunc) and not is_scheduled(function):
                 updated[global_var] = _schedule(function)
         result = module.clone()
         for global_var, function in updated.items():
@@ -36,7 +36,8 @@ class ScheduleFallback:
         return result
 
 
-def _is_scheduled(function: tirx.PrimFunc) -> bool:
+def is_scheduled(function: tirx.PrimFunc) -> bool:
+    """Whether a function has its schedule already, and is to be left alone."""
     return function.attrs is not None and bool(function.attrs.get("tirx.is_scheduled", False))
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import tvm
 
 from tir_kernels.attention.dense import (
+    append,
     dense_paged_decode,
     dense_paged_prefill,
     dense_ragged_prefill,
@@ -75,6 +76,7 @@ def output_tolerance(
 
 
 FACTORIES = {
+    "append": append,
     "ragged_prefill": dense_ragged_prefill,
     "paged_prefill": dense_paged_prefill,
     "paged_decode": dense_paged_decode,

@@ -12,6 +12,7 @@ from shadowattn_tvm.transform.attach_shadow_attention import KERNEL_NAME, requir
 from shadowattn_tvm.transform.kv_cache_slots import AttentionCall, Slot, attention_calls
 from tests.transform.attention_module import HEAD_DIM, NUM_HEADS, attention_module
 from tir_kernels.attention.dense import (
+    append,
     dense_paged_decode,
     dense_paged_prefill,
     dense_ragged_prefill,
@@ -32,6 +33,7 @@ def shadow_spec(num_layers: int = 2, spec: AttentionSpec = SPEC) -> ShadowSpec:
 
 def expected_dense() -> tvm.IRModule:
     kernels = {
+        Slot.APPEND: append(SPEC, GENERIC),
         Slot.RAGGED_PREFILL: dense_ragged_prefill(SPEC, GENERIC),
         Slot.PAGED_PREFILL: dense_paged_prefill(SPEC, GENERIC),
         Slot.DECODE: dense_paged_decode(SPEC, GENERIC),
@@ -50,7 +52,7 @@ def attach_dense(module: tvm.IRModule) -> tvm.IRModule:
     return AttachDenseAttention(SPEC, GENERIC, 10000.0, None)(module)
 
 
-def test_dense_attention_takes_five_slots_and_leaves_the_model_alone() -> None:
+def test_dense_attention_takes_six_slots_and_leaves_the_model_alone() -> None:
     after = attach_dense(attention_module({}))
     tvm.ir.assert_structural_equal(after, expected_dense())
     tvm.relax.analysis.well_formed(after)  # raises if not

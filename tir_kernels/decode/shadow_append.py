@@ -11,7 +11,8 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.script import tirx as T
 
-from ..attention.page_table import KV_PLANES, key_row, page_rows, value_row_offset
+from ..attention.append import NOWHERE, append_row
+from ..attention.page_table import KV_PLANES, key_row, page_rows
 from ..features import CpuFeatures
 from ..pilot.pilot_rows import PilotRow
 from ..pilot.plan_table import PlanTable
@@ -21,9 +22,6 @@ from ..simd.vector import Expr
 from ..spec import ShadowSpec
 from .row_dot import row_dot_method
 from .shadow_rows import shadow_column, shadow_row
-
-_NOWHERE = -1
-"""The runtime's position of a token that isn't kept."""
 
 _COPY_BYTES = 16
 """Of a quantized key, moved at a time: every head dim is a multiple of that."""
@@ -91,10 +89,7 @@ def shadow_append(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFunc:
     geometry = spec.attention
     assert geometry.shadow_rows > 0, "the pages have no room for a shadow"
     hkv, stored = geometry.num_kv_heads, geometry.stored_heads
-    dims, slots, lanes = geometry.head_dim, geometry.page_size, features.lanes
-
-    def vector(index: Expr) -> Expr:
-        return T.ramp(index * lanes, 1, lanes)
+    dims, slots = geometry.head_dim, geometry.page_size
 
     @T.prim_func(s_tir=True)
     def shadowattn_shadow_append(
@@ -121,17 +116,22 @@ def shadow_append(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFunc:
             plan = PlanTable(spec)
             plan.load(layer)
             for token in T.parallel(tokens):
-                if position_map[token] != _NOWHERE:
+                if position_map[token] != NOWHERE:
                     writer = ShadowWriter(spec, features)
                     page = T.bind(position_map[token] // slots)
                     slot = T.bind(position_map[token] % slots)
                     for kv_head in range(hkv):
                         row = T.bind(key_row(page, kv_head, slot, geometry))
-                        for v in range(dims // lanes):
-                            cache_rows[row, vector(v)] = k_data[token, kv_head, vector(v)]
-                            cache_rows[row + value_row_offset(geometry), vector(v)] = v_data[
-                                token, kv_head, vector(v)
-                            ]
+                        append_row(
+                            cache_rows,
+                            row,
+                            k_data,
+                            v_data,
+                            token,
+                            kv_head,
+                            geometry,
+                            features.lanes,
+                        )
                         writer.write(
                             k_rows, token * stored + kv_head, kv_head, plan, cache_rows, page, slot
                         )

@@ -4,6 +4,7 @@ Contents
 - `attend`: one head's queries against one head's keys, each query up to its own limit.
 - `ragged_prefill`, `paged_prefill`, `paged_decode`: the slots of the paged KV cache.
 - `merge_states`: two parts of an attention into one.
+- `append`: new keys and values into their pages.
 - `sequence_pages`: a sequence's keys and values out of its pages.
 """
 
@@ -141,3 +142,12 @@ def merge_states(v: Floats, s: Floats, v_other: Floats, s_other: Floats) -> tupl
     total = weight + weight_other
     merged = v * (weight / total)[..., None] + v_other * (weight_other / total)[..., None]
     return merged, np.where(largest > EMPTY_LSE, largest + np.log2(total), EMPTY_LSE)
+
+
+def append(spec: AttentionSpec, pages: Floats, k: Floats, v: Floats, positions: Ints) -> None:
+    """Write keys and values (tokens, Hkv, D) to `pages`, in place; position
+    page * page_size + slot, or -1 = nowhere."""
+    kept = np.asarray(positions) >= 0
+    page, slot = np.divmod(np.asarray(positions)[kept], spec.page_size)
+    hkv = spec.num_kv_heads
+    pages[page, 0, :hkv, slot], pages[page, 1, :hkv, slot] = k[kept], v[kept]

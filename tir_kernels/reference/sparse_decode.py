@@ -9,6 +9,7 @@ import numpy.typing as npt
 from ..decode.shadow_rows import keys_per_row
 from ..pilot.quantize import bucket_scales
 from ..spec import ShadowSpec, keep_count
+from .attention import append as append_rows
 from .attention import sequence_pages
 from .pilot import choose_scale, hadamard, pilot_scores, quantize
 from .sparse_attention import sparse_attention
@@ -49,9 +50,9 @@ def append(
     page * page_size + slot, or -1 = nowhere."""
     geometry = spec.attention
     hkv, dim = geometry.num_kv_heads, geometry.head_dim
+    append_rows(geometry, pages, k, v, positions)
     kept = np.asarray(positions) >= 0
     page, slot = np.divmod(np.asarray(positions)[kept], geometry.page_size)
-    pages[page, 0, :hkv, slot], pages[page, 1, :hkv, slot] = k[kept], v[kept]
     shadow = key_shadow(spec, layer, k[kept])
     bytes_view = pages.view(np.int8)  # (num_pages, 2, Hs, page_size, element_bytes * D)
     for kv_head in range(hkv):
