@@ -31,7 +31,7 @@ KERNEL_NAMES = {
 
 @tvm.transform.module_pass(opt_level=0, name="AttachDenseAttention")
 class AttachDenseAttention:
-    """Swap appending, ragged prefill, paged prefill, decode, state merging and rotary embedding; the
+    """Swap appending, ragged and paged prefill, decode, state merging and rotary embedding; the
     last is left alone where `rope_theta` is None.
 
     Our kernels take the softmax scale as a constant and ignore the run-time argument, so they go in

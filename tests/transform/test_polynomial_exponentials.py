@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tvm
 from tvm import tirx
-from tvm.script import tirx as T
+from tvm.script import tirx as T  # noqa: N812 - TVMScript's own spelling
 
 from shadowattn_tvm.transform.polynomial_exponentials import PolynomialExponentials
 from tir_kernels.build import build_kernels

@@ -18,6 +18,7 @@ from typing import Any
 from tvm.script import tirx as T
 
 from ..constants import EMPTY_LSE, LOG2_E
+from ..simd.shuffle import transpose
 from ..simd.storage import as_float32, as_stored
 from ..simd.vector import const_f32, exp2, splat
 from ..spec import AttentionSpec
@@ -116,14 +117,31 @@ class PrefillTile:
     @T.inline
     def load(self, q: T.Buffer) -> None:
         """Load the named rows of q (tokens, Hq, D), and clear the state."""
-        for m in range(self.sizes.queries):
-            self.row_max[m] = T.float32(UNSEEN_SCORE)
-            self.row_sum[m] = T.float32(0)
-            for d in range(self.dims):
-                self.q_t[d, m] = as_float32(q[self.row_query[m], self.row_head[m], d]) * T.float32(
-                    self.q_scale
-                )
-                self.o_t[d, m] = T.float32(0)
+        for v in range(self.sizes.queries // self.lanes):
+            self.row_max[self.vector(v)] = const_f32(UNSEEN_SCORE, self.lanes)
+            self.row_sum[self.vector(v)] = const_f32(0.0, self.lanes)
+            for square in range(self.dims // self.lanes):
+                self.load_square(q, v * self.lanes, square * self.lanes)
+
+    def load_square(self, q: Any, first_row: Expr, first_dim: Expr) -> None:
+        """Emit the transposition of `lanes` rows by `lanes` dimensions."""
+        rows = [
+            as_float32(self.elements(q, first_row + lane, first_dim))
+            * const_f32(self.q_scale, self.lanes)
+            for lane in range(self.lanes)
+        ]
+        for dim, values in enumerate(transpose(rows, self.lanes)):
+            T.buffer_store(self.q_t, values, [first_dim + dim, self.vector(0, first_row)])
+            nothing = const_f32(0.0, self.lanes)
+            T.buffer_store(self.o_t, nothing, [first_dim + dim, self.vector(0, first_row)])
+
+    def place(self, row: Expr, first_dim: Expr) -> list[Expr]:
+        """Where a vector of a row lies in (tokens, Hq, D)."""
+        return [self.row_query[row], self.row_head[row], self.vector(0, first_dim)]
+
+    def elements(self, rows: Any, row: Expr, first_dim: Expr) -> Expr:
+        query, head, dims = self.place(row, first_dim)
+        return rows[query, head, dims]
 
     @T.inline
     def attend(
@@ -270,15 +288,33 @@ class PrefillTile:
     def finish(self, output: T.Buffer, lse: T.Buffer, num_queries: Expr) -> None:
         """Write `output` (tokens, Hq, D) and `lse` (tokens, Hq), base 2, of the tile's first
         `num_queries` rows; zeros and EMPTY_LSE where a query saw no key."""
+        whole = T.bind(num_queries // self.lanes)
+        for v in range(whole):
+            for square in range(self.dims // self.lanes):
+                self.store_square(output, v * self.lanes, square * self.lanes)
+        for rest in range(num_queries - whole * self.lanes):
+            m = T.bind(whole * self.lanes + rest)
+            for d in range(self.dims):
+                output[self.row_query[m], self.row_head[m], d] = as_stored(
+                    T.Select(self.limits[m] > 0, self.o_t[d, m] / self.row_sum[m], T.float32(0)),
+                    output.dtype,
+                )
         for m in range(num_queries):
-            query = T.bind(self.row_query[m])
-            head = T.bind(self.row_head[m])
-            if self.limits[m] > 0:
-                inverse = T.bind(T.float32(1) / self.row_sum[m])
-                for d in range(self.dims):
-                    output[query, head, d] = as_stored(self.o_t[d, m] * inverse, output.dtype)
-                lse[query, head] = self.row_max[m] + T.log2(self.row_sum[m])
-            else:
-                for d in range(self.dims):
-                    output[query, head, d] = as_stored(T.float32(0), output.dtype)
-                lse[query, head] = T.float32(EMPTY_LSE)
+            lse[self.row_query[m], self.row_head[m]] = T.if_then_else(
+                self.limits[m] > 0,
+                self.row_max[m] + T.log2(self.row_sum[m]),
+                T.float32(EMPTY_LSE),
+            )
+
+    def store_square(self, output: Any, first_row: Expr, first_dim: Expr) -> None:
+        """Emit the normalization and transposition of `lanes` rows by `lanes` dimensions."""
+        rows = self.vector(0, first_row)
+        seen = self.limits[rows] > splat(T.int32(0), self.lanes)
+        inverse = T.bind(const_f32(1.0, self.lanes) / self.row_sum[rows])
+        columns = [
+            T.Select(seen, self.o_t[first_dim + dim, rows] * inverse, const_f32(0.0, self.lanes))
+            for dim in range(self.lanes)
+        ]
+        for lane, values in enumerate(transpose(columns, self.lanes)):
+            where = self.place(first_row + lane, first_dim)
+            T.buffer_store(output, as_stored(values, output.dtype), where)

@@ -27,6 +27,7 @@ from ..simd.shuffle import pick, transpose
 from ..simd.storage import as_float32, as_stored
 from ..simd.vector import Expr, const_f32, splat
 from ..spec import LinearSpec
+from .accumulators import Accumulators
 from .tiles import LinearTile
 
 
@@ -186,12 +187,8 @@ class Gemm:
         vectors: int,
     ) -> None:
         """The microkernel: one register tile over one depth block, `vectors` vectors wide."""
-        acc = T.alloc_buffer((self.outputs * vectors * self.lanes,), "float32")
-        for r in T.unroll(self.outputs):
-            for v in T.unroll(vectors):
-                acc[self.vector((r * vectors + v) * self.lanes)] = sums[
-                    self.vector(target + r * self.tile.panel_tokens + v * self.lanes)
-                ]
+        acc = T.meta_var(Accumulators(self.outputs, vectors, self.lanes))
+        acc.load(sums, target, self.tile.panel_tokens)
         for step in range(depth // self.tile.weights_at_once):
             k = T.bind(step * self.tile.weights_at_once)
             self.add_outer_products(
@@ -201,11 +198,7 @@ class Gemm:
             for step in range(depth % self.tile.weights_at_once):
                 k = T.bind(depth // self.tile.weights_at_once * self.tile.weights_at_once + step)
                 self.add_outer_products(weight, first_output, first_k, k, source, acc, vectors, 1)
-        for r in T.unroll(self.outputs):
-            for v in T.unroll(vectors):
-                sums[self.vector(target + r * self.tile.panel_tokens + v * self.lanes)] = acc[
-                    self.vector((r * vectors + v) * self.lanes)
-                ]
+        acc.store(sums, target, self.tile.panel_tokens)
 
     def add_outer_products(
         self,
@@ -214,7 +207,7 @@ class Gemm:
         first_k: Expr,
         k: Expr,
         source: Expr,
-        acc: Any,
+        acc: Accumulators,
         vectors: int,
         count: int,
     ) -> None:
@@ -229,8 +222,7 @@ class Gemm:
             ]
             for r, v in product(range(self.outputs), range(vectors)):
                 factor = loaded[r] if count == 1 else pick([loaded[r]], [s])
-                cell = self.vector((r * vectors + v) * self.lanes)
-                T.buffer_store(acc, acc[cell] + splat(factor, self.lanes) * tokens[v], [cell])
+                acc.add(r, v, splat(factor, self.lanes) * tokens[v])
 
     @T.inline
     def write(

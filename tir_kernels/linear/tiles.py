@@ -1,8 +1,7 @@
 """Tile sizes of the linear-layer kernels, per vector unit: the only place that names them.
 
 The GEMM's microkernel holds `outputs x token_vectors` accumulators: a row is an output feature, its
-lanes are tokens. An accumulator buffer must stay within 1,024 bytes, or TVM moves it from the
-stack, where LLVM turns it into registers, to the heap.
+lanes are tokens (see `accumulators`).
 """
 
 from __future__ import annotations
@@ -53,8 +52,9 @@ class LinearTile:
 
 
 # 16 registers hold 6 x 2 accumulators, 2 vectors of tokens and a broadcast weight. With 32, 8 x 2
-# leave room for 8 vectors of weights on NEON, and fill the 1,024 bytes of an accumulator buffer on
-# AVX512. 128 tokens of 512 features are 256 KiB: half the L2 of the smallest core we aim at.
+# leave room for 8 vectors of weights on NEON; on AVX512 12 x 2 halve the lines of activations that
+# a multiply-add takes from L2, and a panel of 192 features is small enough for half of L1. 128
+# tokens of 512 features, or 256 of 192, are half the L2 of the smallest core we aim at, or less.
 _TILES: dict[Isa, LinearTile] = {
     "generic": LinearTile(
         lanes=4,
@@ -79,11 +79,11 @@ _TILES: dict[Isa, LinearTile] = {
     "avx512": LinearTile(
         lanes=16,
         token_vectors=2,
-        outputs=6,
+        outputs=12,
         weights_at_once=1,
-        block_panels=4,
+        block_panels=8,
         task_outputs=48,
-        block_depth=512,
+        block_depth=192,
         gemv_outputs=8,
     ),
     "neon": LinearTile(

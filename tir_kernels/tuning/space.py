@@ -21,7 +21,7 @@ _GEMM_SIZES: dict[str, tuple[int, ...]] = {
     "outputs": (2, 3, 4, 5, 6, 8, 12),
     "block_panels": (2, 4, 8, 16, 32),
     "task_outputs": (24, 48, 96, 192),
-    "block_depth": (128, 256, 512, 1024, 2048),
+    "block_depth": (128, 192, 256, 512, 1024, 2048),
 }
 
 _LIST_SIZES: dict[str, tuple[int, ...]] = {
@@ -38,7 +38,7 @@ _FEWEST_ACCUMULATORS = 8
 """As many hide the latency of the multiply-adds; register tiles with fewer are never best."""
 
 _ACCUMULATOR_BYTES = 1024
-"""Accumulator buffers of more, or for attention of as many, leave the stack (see `tiles`)."""
+"""An attention's accumulator buffers of so many bytes leave the stack (see `attention.tiles`)."""
 
 _FLOAT_BYTES = 4
 
@@ -104,7 +104,7 @@ def _resized(tile: Tile, sizes: Mapping[str, int]) -> Tile:
 
 def _fits(workload: Workload, features: CpuFeatures, tile: Tile) -> bool:
     if isinstance(tile, LinearTile):
-        accumulators, most = tile.outputs * tile.token_vectors, _ACCUMULATOR_BYTES
+        accumulators = tile.outputs * tile.token_vectors
         fits = (
             tile.task_outputs % tile.outputs == 0
             and tile.task_outputs % tile.lanes == 0
@@ -114,15 +114,16 @@ def _fits(workload: Workload, features: CpuFeatures, tile: Tile) -> bool:
     else:
         assert isinstance(tile, AttentionTile)
         assert isinstance(workload, ListWorkload)
-        accumulators, most = tile.register_rows * tile.query_vectors, _ACCUMULATOR_BYTES - 1
+        accumulators = tile.register_rows * tile.query_vectors
         # strips beyond the rows would hold nothing, and so would vectors
         filled = -(-workload.rows // tile.strip_queries)
         fits = (
             tile.strips <= filled
             and (tile.query_vectors - 1) * tile.lanes < workload.rows
             and tile.key_block % PAGE_SIZE_TOKENS == 0
+            and accumulators * tile.lanes * _FLOAT_BYTES < _ACCUMULATOR_BYTES
         )
     in_registers = (
         _FEWEST_ACCUMULATORS <= accumulators <= features.vector_registers - _SPARE_REGISTERS
     )
-    return fits and in_registers and accumulators * tile.lanes * _FLOAT_BYTES <= most
+    return fits and in_registers

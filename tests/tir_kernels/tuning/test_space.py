@@ -32,7 +32,6 @@ def test_tiles_are_what_the_kernels_ask_for(workload: Workload, features: CpuFea
         assert tile.lanes == features.lanes
         if isinstance(tile, LinearTile):
             accumulators = tile.outputs * tile.token_vectors
-            assert 4 * accumulators * tile.lanes <= STACK_BYTES
             assert tile.task_outputs % tile.outputs == tile.task_outputs % tile.lanes == 0
             assert tile.block_depth % QUANT_GROUP == 0
         else:
