@@ -124,6 +124,8 @@ class PilotSpec:
     score_bits : fewer than 32 requantize scores before they are ranked or pooled.
     share_group : the query heads of a KV head share their lists.
     query_block : consecutive queries that share a list, counted from a sequence's first new one.
+    query_stride : every so many-th query votes, from a sequence's first new one on; the others
+        take the list that these agree on, and no scale is measured on them. 1 = all vote.
     """
 
     bits: Literal[4, 6, 7, 8] = 8
@@ -131,12 +133,18 @@ class PilotSpec:
     score_bits: Literal[8, 9, 32] = 32
     share_group: bool = False
     query_block: int = 1
+    query_stride: int = 1
 
     def __post_init__(self) -> None:
         _require(
             self.query_block in QUERY_BLOCKS,
             f"expected a query block of {', '.join(map(str, QUERY_BLOCKS))}, "
             f"got {self.query_block}",
+        )
+        _require(
+            self.query_stride >= 1 and self.query_block % self.query_stride == 0,
+            f"expected a query stride that divides the query block, {self.query_block}, "
+            f"got {self.query_stride}",
         )
         _require(
             self.requantize or not self.pooled,
@@ -162,6 +170,11 @@ class PilotSpec:
     def pooled(self) -> bool:
         """Whether several rows of scores make one list."""
         return self.share_group or self.query_block > 1
+
+    @property
+    def block_voters(self) -> int:
+        """Queries of a whole block that vote."""
+        return self.query_block // self.query_stride
 
     @property
     def quant_max(self) -> int:

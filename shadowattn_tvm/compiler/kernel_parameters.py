@@ -94,6 +94,7 @@ def planned_spec(
             score_bits=plan.pilot.score_bits,
             share_group=plan.sharing.gqa_group,
             query_block=plan.sharing.query_block,
+            query_stride=plan.sharing.query_stride,
         ),
         key_means=_key_means(plan),
         launches=compiled_launches(plan) if plan.sharing.pooled else None,

@@ -12,12 +12,21 @@ from tir_kernels.spec import ShadowSpec
 from ..calibrate import UNIFORM_DENSE_LAYERS
 from ..compiler.kernel_parameters import attention_spec, shadow_spec
 from ..config.chat_config import model_dtype
-from ..plan import BucketGrid, Pilot, Plan
+from ..errors import ConfigError
+from ..plan import BucketGrid, Pilot, Plan, Sharing
 from .baselines import BlockSparse, NpuFull, SparseFloat
 from .sweep_cache import digest_of
 from .sweep_context import SweepContext
 from .sweep_document import Kind
-from .sweep_labels import SHARINGS, bucket_label, pilot_label, sharing_label
+from .sweep_labels import (
+    QUERY_STRIDES,
+    SHARINGS,
+    VOTING_BLOCKS,
+    bucket_label,
+    pilot_label,
+    sharing_label,
+    voters_label,
+)
 from .sweep_npu_scales import npu_scales
 from .sweep_points import SweepPoint, dense_point, implementation_point, plan_point
 from .sweep_variants import (
@@ -127,6 +136,30 @@ def sharing_points(context: SweepContext) -> Comparison:
     )
 
 
+def voter_points(context: SweepContext) -> Comparison:
+    """How many of a list's queries vote on it, each allocated for its own lists."""
+    own = context.plan.sharing
+    if not own.pooled:
+        raise ConfigError(
+            "--sweep voters: the plan has a list for each query, on which no other votes; expected "
+            "a plan made with --query-block or --share-group"
+        )
+    sharings = (
+        own,
+        *(
+            Sharing(gqa_group=own.gqa_group, query_block=block, query_stride=stride)
+            for block in VOTING_BLOCKS
+            for stride in QUERY_STRIDES
+        ),
+    )
+    named = {voters_label(sharing): sharing for sharing in sharings}
+    points = [
+        _plan_point(context, label, with_sharing(context, sharing))
+        for label, sharing in named.items()
+    ]
+    return Comparison(tuple(points), voters_label(own), (_recalibrated_note(context),))
+
+
 def pilot_points(context: SweepContext) -> Comparison:
     """How the estimate is computed, at the plan's ratios and sharing."""
     pooled = context.plan.sharing.pooled
@@ -200,6 +233,7 @@ KINDS: Mapping[Kind, Callable[[SweepContext], Comparison]] = {
     "sigma": sigma_points,
     "method": method_points,
     "sharing": sharing_points,
+    "voters": voter_points,
     "pilot": pilot_points,
     "baselines": baseline_points,
     "ablation": ablation_points,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from ..plan import Pilot, Sharing
 
@@ -16,6 +17,9 @@ SHARINGS: Mapping[str, Sharing] = {
     "per group, 128 queries": Sharing(gqa_group=True, query_block=128),
 }
 
+VOTING_BLOCKS: tuple[Literal[16, 32], ...] = (16, 32)
+QUERY_STRIDES: tuple[Literal[1, 2, 4, 8], ...] = (1, 2, 4, 8)
+
 
 def bucket_label(side: int) -> str:
     """Buckets of a head: `side` scales for Q and as many for K."""
@@ -28,7 +32,14 @@ def sharing_label(sharing: Sharing) -> str:
         if known == sharing:
             return label
     owner = "group" if sharing.gqa_group else "head"
-    return f"per {owner}, {sharing.query_block} queries"
+    return f"per {owner}, {voters_label(sharing)}"
+
+
+def voters_label(sharing: Sharing) -> str:
+    """How many of a list's queries vote on it."""
+    if sharing.query_stride == 1:
+        return f"{sharing.query_block} queries"
+    return f"{sharing.query_block // sharing.query_stride} of {sharing.query_block} queries"
 
 
 def pilot_label(pilot: Pilot) -> str:

@@ -145,7 +145,11 @@ def describe_sharing(plan: Plan) -> str:
     """Who shares a list, in words."""
     heads = "KV head's group of query heads" if plan.sharing.gqa_group else "query head"
     block = plan.sharing.query_block
-    return f"a list per {heads} and " + ("query" if block == 1 else f"block of {block} queries")
+    if block == 1:
+        return f"a list per {heads} and query"
+    voters = block // plan.sharing.query_stride
+    whose = "" if voters == block else f", by the votes of {voters}"
+    return f"a list per {heads} and block of {block} queries{whose}"
 
 
 def describe_pilot(plan: Plan) -> str:

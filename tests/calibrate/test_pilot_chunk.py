@@ -43,7 +43,7 @@ def twin_scores(spec: ShadowSpec, layer: int, q: np.ndarray, k: np.ndarray) -> L
     scores, steps = [], []
     for head, plan in enumerate(spec.heads[layer]):
         axis = (spec.bucket_sigma, spec.buckets_per_axis)
-        rows, keys = q[head], k[head // group]
+        rows, keys = q[head, :: pilot.query_stride], k[head // group]
         qb = choose_bucket(rows, plan.q_scale, *axis, pilot.quant_max)
         kb = choose_bucket(keys, plan.k_scale, *axis, pilot.quant_max)
         sq = bucket_scales(plan.q_scale, *axis)[qb]
@@ -60,7 +60,8 @@ def twin_scores(spec: ShadowSpec, layer: int, q: np.ndarray, k: np.ndarray) -> L
         first = head // group * group
         heads = range(first, first + group) if pilot.share_group else [head]
         for start in range(0, NUM_ROWS, pilot.query_block):
-            rows = slice(start, start + pilot.query_block)
+            first = start // pilot.query_stride
+            rows = slice(first, first + pilot.block_voters)
             lists[head, start] = (
                 importance([scores[h][rows] for h in heads], [steps[h] for h in heads])
                 if pilot.pooled

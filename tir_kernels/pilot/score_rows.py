@@ -40,6 +40,7 @@ class ScoreRows:
     ) -> None:
         dot = int8_dot_method(features, spec.pilot.quant_max)
         self.num_q_heads = spec.attention.num_q_heads
+        self.query_stride = spec.pilot.query_stride
         self.group_size = spec.attention.group_size
         self.keys = keys
         self.plan = plan
@@ -66,11 +67,12 @@ class ScoreRows:
         num_queries: Expr,
         sink: ScoreSink,
     ) -> None:
-        """Hand to `sink` the scores of the `register_queries` queries from `first_query` on, of
-        which there are `num_queries` (the last one is repeated). q_rows (tokens * Hq, D)."""
+        """Hand to `sink` the scores of `register_queries` queries, every `query_stride`-th from
+        `first_query` on, of which there are `num_queries` (the last one is repeated). q_rows
+        (tokens * Hq, D)."""
         q_scale = T.bind(self.plan.q_scales[head, q_buckets[head]])
         for i in range(self.register_queries):
-            query = T.bind(first_query + T.min(i, num_queries - 1))
+            query = T.bind(first_query + T.min(i, num_queries - 1) * self.query_stride)
             self.pilot.quantize(q_rows, query * self.num_q_heads + head, q_scale, i)
         self.pilot.score(
             self.keys.packed,

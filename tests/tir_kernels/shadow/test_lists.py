@@ -39,6 +39,11 @@ PILOTS = {
     "block-8": PilotSpec(score_bits=8, query_block=8),
     "block-8-9-bit-scores": PilotSpec(score_bits=9, query_block=8),
     "group-block-16": PilotSpec(score_bits=9, share_group=True, query_block=16),
+    "block-16-every-2nd": PilotSpec(score_bits=9, query_block=16, query_stride=2),
+    "block-8-every-8th": PilotSpec(score_bits=8, query_block=8, query_stride=8),
+    "group-block-32-every-4th": PilotSpec(
+        hadamard_rotation=True, score_bits=9, share_group=True, query_block=32, query_stride=4
+    ),
     "everything": PilotSpec(
         bits=4, hadamard_rotation=True, score_bits=8, share_group=True, query_block=128
     ),
