@@ -97,9 +97,7 @@ def calibrate(
         head_dim=architecture.head_dim,
     )
     partial = PartialResults(partial_path, _fingerprint(model, subject, settings))
-    scales = measure_scales(
-        subject, settings.pilot, settings.sharing.query_stride, partial, progress
-    )
+    scales = measure_scales(subject, settings.pilot, partial, progress)
     draft = Plan(
         model=model,
         buckets=settings.buckets,

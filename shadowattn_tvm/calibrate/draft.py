@@ -75,7 +75,7 @@ def _requant_tables(
 ) -> list[list[Table]]:
     """`[layer][query head]`."""
     spec = _exact_score_spec(subject, settings, layers)
-    observed = observe_scores(subject, spec, settings.sharing.query_stride, partial, progress)
+    observed = observe_scores(subject, spec, partial, progress)
     return [
         [
             tuple(

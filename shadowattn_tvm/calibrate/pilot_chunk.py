@@ -42,7 +42,7 @@ class PilotChunk:
         q_scales = [self._scales(head.q_scale) for head in self._heads]
         k_scales = [self._scales(head.k_scale) for head in self._heads]
         self.q_buckets = [
-            nearest_bucket(rows[:: pilot.query_stride], scales, pilot.quant_max)
+            nearest_bucket(rows, scales, pilot.quant_max)
             for rows, scales in zip(q, q_scales, strict=True)
         ]
         kv_buckets = [
@@ -82,18 +82,22 @@ class PilotChunk:
         `rows` (R,) int64 are the queries of whole blocks in ascending order. Heads that share
         their lists count as one list head; lists are those of the blocks of `rows`, in order.
         """
+        scores = self.scores(rows)
         pilot = self._spec.pilot
-        voters = rows[rows % pilot.query_stride == 0]
-        scores = self.scores(voters)
         if not pilot.pooled:
             return scores
         votes = torch.stack(
-            [row_probabilities(scores[head], self._step(head)) for head in range(len(scores))]
+            [
+                row_probabilities(scores[head], self._step(head)).mul_(
+                    (rows % self._heads[head].query_stride == 0)[:, None]
+                )
+                for head in range(len(scores))
+            ]
         )
         if pilot.share_group:
             group = self._spec.attention.group_size
             votes = votes.reshape(-1, group, *votes.shape[1:]).sum(1)
-        blocks = voters // pilot.query_block
+        blocks = rows // pilot.query_block
         _, sizes = torch.unique_consecutive(blocks, return_counts=True)
         pooled = [block.sum(1) for block in torch.split(votes, sizes.tolist(), dim=1)]
         return torch.stack(pooled, dim=1).int()

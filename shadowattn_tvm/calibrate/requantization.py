@@ -31,14 +31,9 @@ Table = tuple[tuple[float, ...], ...]
 
 
 def observe_scores(
-    subject: Subject,
-    spec: ShadowSpec,
-    query_stride: int,
-    partial: PartialResults,
-    progress: StageProgress,
+    subject: Subject, spec: ShadowSpec, partial: PartialResults, progress: StageProgress
 ) -> NDArray[np.int64]:
-    """Bucket choices and largest scores of every chunk with a past, of every `query_stride`-th of
-    its queries.
+    """Bucket choices and largest scores of every chunk with a past.
 
     Returns `[layers, observations, query heads, 3]`: query bucket, key bucket, max|acc|.
     """
@@ -47,7 +42,7 @@ def observe_scores(
     for index, window in enumerate(windows):
         result = partial.get(STAGE, index)
         if result is None:
-            observer = _Observer(spec, query_stride)
+            observer = _Observer(spec)
             with torch.inference_mode():
                 subject.model.prefill(
                     window.token_ids, chunk_tokens=subject.prefill_chunk_tokens, attend=observer
@@ -62,18 +57,16 @@ def observe_scores(
 class _Observer:
     """An attention function that notes the pilot's buckets and largest scores of each chunk."""
 
-    def __init__(self, spec: ShadowSpec, query_stride: int) -> None:
+    def __init__(self, spec: ShadowSpec) -> None:
         self._spec = spec
-        self._query_stride = query_stride
         self._rows: list[list[list[list[int]]]] = [[] for _ in range(spec.num_layers)]
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         num_past = k.shape[1] - q.shape[1]
         if num_past > 0:
-            voters = q[:, :: self._query_stride]
-            pilot = PilotChunk(self._spec, layer, voters, k[:, :num_past])
+            pilot = PilotChunk(self._spec, layer, q, k[:, :num_past])
             largest = torch.zeros(q.shape[0], dtype=torch.int32)
-            for rows in torch.split(torch.arange(pilot.num_rows), _ROWS_AT_ONCE):
+            for rows in torch.split(torch.arange(q.shape[1]), _ROWS_AT_ONCE):
                 largest = torch.maximum(largest, pilot.sums(rows).abs().amax(dim=(1, 2)))
             heads = zip(pilot.q_buckets, pilot.k_buckets, largest.tolist(), strict=True)
             self._rows[layer].append([list(head) for head in heads])

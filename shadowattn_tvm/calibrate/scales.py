@@ -1,8 +1,8 @@
 """Per-head scales of Q and K: the centres of the bucket grid (paper, offline stage).
 
 Measured exactly as the prefill kernel measures them at run time: once for every chunk that has a
-past, over the chunk's rows that vote for Q and over all positions before the chunk for K, and on
-what the pilot quantizes: keys centred, both rotated, if the plan says so. lambda is the mean of absmax /
+past, over the chunk's rows for Q and over all positions before the chunk for K, and on what the
+pilot quantizes: keys centred, both rotated, if the plan says so. lambda is the mean of absmax /
 quantization maximum over all those chunks.
 
 The mean of the keys is known only after the last window. So for every chunk the extremes of each
@@ -49,14 +49,9 @@ class PilotScales:
 
 
 def measure_scales(
-    subject: Subject,
-    pilot: Pilot,
-    query_stride: int,
-    partial: PartialResults,
-    progress: StageProgress,
+    subject: Subject, pilot: Pilot, partial: PartialResults, progress: StageProgress
 ) -> PilotScales:
-    """Run the model over `subject.windows_for_scales` and collect scales, of queries over every
-    `query_stride`-th of a chunk.
+    """Run the model over `subject.windows_for_scales` and collect scales.
 
     Raises `WeightsError` when the model yields scales that aren't positive numbers.
     """
@@ -65,9 +60,7 @@ def measure_scales(
     for index, window in enumerate(windows):
         result = partial.get(STAGE, index)
         if result is None:
-            observer = _Observer(
-                subject.model.config.num_hidden_layers, query_stride, pilot.hadamard_rotation
-            )
+            observer = _Observer(subject.model.config.num_hidden_layers, pilot.hadamard_rotation)
             with torch.inference_mode():
                 subject.model.prefill(
                     window.token_ids, chunk_tokens=subject.prefill_chunk_tokens, attend=observer
@@ -82,8 +75,7 @@ def measure_scales(
 class _Observer:
     """An attention function that notes extremes of what passes through it, a row a chunk."""
 
-    def __init__(self, num_layers: int, query_stride: int, rotate: bool) -> None:
-        self._query_stride = query_stride
+    def __init__(self, num_layers: int, rotate: bool) -> None:
         self._rotate = rotate
         self._q_absmax: list[list[Tensor]] = [[] for _ in range(num_layers)]
         self._k_low: list[list[Tensor]] = [[] for _ in range(num_layers)]
@@ -93,9 +85,7 @@ class _Observer:
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         num_past = k.shape[1] - q.shape[1]
         if num_past > 0:
-            queries, keys = q[:, :: self._query_stride], k
-            if self._rotate:
-                queries, keys = hadamard(queries), hadamard(keys)
+            queries, keys = (hadamard(q), hadamard(k)) if self._rotate else (q, k)
             self._q_absmax[layer].append(queries.abs().amax(dim=(1, 2)))
             self._k_low[layer].append(keys[:, :num_past].amin(dim=1))
             self._k_high[layer].append(keys[:, :num_past].amax(dim=1))

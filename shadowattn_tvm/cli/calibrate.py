@@ -99,13 +99,6 @@ def calibrate(
     query_block: Annotated[
         int, typer.Option(help="Queries that share a list: 1, 8, 16, 32, 64 or 128.")
     ] = 1,
-    query_stride: Annotated[
-        int,
-        typer.Option(
-            help="With --query-block: every so many-th query votes on its block's list, a power of "
-            "two. 1: all do."
-        ),
-    ] = 1,
     sigma: Annotated[float, typer.Option(help="Step of the scale buckets, between 0 and 1.")] = 0.5,
     buckets_per_axis: Annotated[
         int, typer.Option(help="Scales on offer for Q, and for K: 1, 3 or 5.")
@@ -180,11 +173,6 @@ def calibrate(
 
     if not 0.0 < sigma < 1.0:
         raise ConfigError(f"expected a bucket step sigma between 0 and 1, got {sigma}")
-    if query_block % max(query_stride, 1):
-        raise ConfigError(
-            f"expected a --query-stride that divides --query-block {query_block}, whose lists its "
-            f"queries vote on, got {query_stride}"
-        )
     settings = CalibrationSettings(
         ratio=budget,
         k_min=DEFAULT_K_MIN if k_min is None else k_min,
@@ -201,9 +189,6 @@ def calibrate(
         sharing=Sharing(
             gqa_group=share_group,
             query_block=one_of("--query-block", query_block, (1, 8, 16, 32, 64, 128)),
-            query_stride=one_of(
-                "--query-stride", query_stride, (1, 2, 4, 8, 16, 32, 64, 128)
-            ),
         ),
         num_windows=num_windows or choice.num_windows,
         window_tokens=window_tokens,

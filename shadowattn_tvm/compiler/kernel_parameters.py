@@ -80,6 +80,7 @@ def planned_spec(
                     k_scale=head.k_scale,
                     keep_ratio_q16=RATIO_ONE if layer.dense else round(head.keep_ratio * RATIO_ONE),
                     requant=head.requant,
+                    query_stride=head.query_stride,
                 )
                 for head in layer.heads
             )
@@ -94,7 +95,6 @@ def planned_spec(
             score_bits=plan.pilot.score_bits,
             share_group=plan.sharing.gqa_group,
             query_block=plan.sharing.query_block,
-            query_stride=plan.sharing.query_stride,
         ),
         key_means=_key_means(plan),
         launches=compiled_launches(plan) if plan.sharing.pooled else None,

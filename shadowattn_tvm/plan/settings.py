@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class StrictDocument(BaseModel):
@@ -28,23 +28,10 @@ class Sharing(StrictDocument):
     ----------
     gqa_group : the query heads of a KV head share; they then have one keep ratio.
     query_block : consecutive queries of a chunk, counted from its first, that share.
-    query_stride : every so many-th query of a chunk, counted from its first, votes on its block's
-        list; a divisor of `query_block`. 1 = all vote.
     """
 
     gqa_group: bool = False
     query_block: Literal[1, 8, 16, 32, 64, 128] = 1
-    query_stride: Literal[1, 2, 4, 8, 16, 32, 64, 128] = 1
-
-    @model_validator(mode="after")
-    def _every_block_has_voters(self) -> Self:
-        if self.query_block % self.query_stride:
-            raise ValueError(
-                f"query_stride: expected one that divides query_block, {self.query_block}, "
-                f"got {self.query_stride}"
-            )
-        return self
-
     @property
     def pooled(self) -> bool:
         """Whether scores of several rows are pooled into one list."""

@@ -66,7 +66,9 @@ def plan_hash(plan: Plan) -> str:
     content = plan.model_dump(mode="json", exclude={"provenance"}) | {"stage_costs": None}
     if plan.decode == "dense":
         del content["decode"]
-    if plan.sharing.query_stride == 1:
-        del content["sharing"]["query_stride"]
+    for layer in content["layers"]:
+        for head in layer["heads"]:
+            if head["query_stride"] == 1:
+                del head["query_stride"]
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

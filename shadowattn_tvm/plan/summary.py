@@ -71,6 +71,7 @@ class PlanSummary(_Document):
     sharing: str
     pilot: str
     buckets: str
+    voting_fraction: Fraction
     decode: Decode
     head_order: HeadOrder | None
     stage_costs: StageCosts | None
@@ -100,6 +101,7 @@ def summarize_plan(plan: Plan, budget: Budget) -> PlanSummary:
         sharing=describe_sharing(plan),
         pilot=describe_pilot(plan),
         buckets=describe_buckets(plan),
+        voting_fraction=plan.voting_fraction,
         decode=plan.decode,
         head_order=plan.head_order,
         stage_costs=plan.stage_costs,
@@ -147,9 +149,9 @@ def describe_sharing(plan: Plan) -> str:
     block = plan.sharing.query_block
     if block == 1:
         return f"a list per {heads} and query"
-    voters = block // plan.sharing.query_stride
-    whose = "" if voters == block else f", by the votes of {voters}"
-    return f"a list per {heads} and block of {block} queries{whose}"
+    share = plan.voting_fraction
+    voters = "" if share == 1.0 else f", {share:.0%} of which vote on it"
+    return f"a list per {heads} and block of {block} queries{voters}"
 
 
 def describe_pilot(plan: Plan) -> str:

@@ -14,12 +14,8 @@ PILOTS = {
     "4 bits, rotated": PilotSpec(bits=4, hadamard_rotation=True),
     "per query, INT8 scores": PilotSpec(score_bits=8),
     "blocks of 8": PilotSpec(score_bits=8, query_block=8),
-    "every 2nd of blocks of 8": PilotSpec(score_bits=8, query_block=8, query_stride=2),
     "groups": PilotSpec(score_bits=8, share_group=True),
     "groups in blocks of 16": PilotSpec(score_bits=8, share_group=True, query_block=16),
-    "groups, every 2nd of blocks of 16": PilotSpec(
-        score_bits=8, share_group=True, query_block=16, query_stride=2
-    ),
 }
 
 

@@ -1,5 +1,4 @@
-"""The new queries of one sequence that the pilot reads: measured once, so that each head's scale
-bucket is known."""
+"""The new queries of one sequence: measured once, so that each head's scale bucket is known."""
 
 from __future__ import annotations
 
@@ -32,9 +31,7 @@ class ChunkQueries:
     def measure(
         self, q_rows: T.Buffer, first_query: Expr, num_queries: Expr, plan: PlanTable
     ) -> None:
-        """Choose buckets from q_rows (tokens * Hq, D), of which every `query_stride`-th query
-        from `first_query` on is read."""
-        stride = T.meta_var(self.spec.pilot.query_stride)
+        """Choose buckets from q_rows (tokens * Hq, D)."""
         for head in T.parallel(self.num_heads):
             largest = AbsoluteMaximum(
                 PilotRow(
@@ -45,8 +42,8 @@ class ChunkQueries:
                 )
             )
             largest.clear()
-            for i in range(T.ceildiv(num_queries, stride)):
-                largest.include(q_rows, (first_query + i * stride) * self.num_heads + head)
+            for i in range(num_queries):
+                largest.include(q_rows, (first_query + i) * self.num_heads + head)
             self.buckets[head] = nearest_bucket(
                 largest.value(), plan.q_axis(head), self.spec.pilot.quant_max
             )

@@ -40,7 +40,6 @@ class ScoreRows:
     ) -> None:
         dot = int8_dot_method(features, spec.pilot.quant_max)
         self.num_q_heads = spec.attention.num_q_heads
-        self.query_stride = spec.pilot.query_stride
         self.group_size = spec.attention.group_size
         self.keys = keys
         self.plan = plan
@@ -65,6 +64,7 @@ class ScoreRows:
         head: Expr,
         first_query: Expr,
         num_queries: Expr,
+        query_stride: Expr,
         sink: ScoreSink,
     ) -> None:
         """Hand to `sink` the scores of `register_queries` queries, every `query_stride`-th from
@@ -72,7 +72,7 @@ class ScoreRows:
         (tokens * Hq, D)."""
         q_scale = T.bind(self.plan.q_scales[head, q_buckets[head]])
         for i in range(self.register_queries):
-            query = T.bind(first_query + T.min(i, num_queries - 1) * self.query_stride)
+            query = T.bind(first_query + T.min(i, num_queries - 1) * query_stride)
             self.pilot.quantize(q_rows, query * self.num_q_heads + head, q_scale, i)
         self.pilot.score(
             self.keys.packed,

@@ -37,9 +37,7 @@ def select(
             for head in heads
         ]
     unit = spec.attention.group_size if spec.pilot.share_group else 1
-    return [
-        _pooled_lists(spec, layer, scored, head // unit * unit, unit, k)[: len(q)] for head in heads
-    ]
+    return [_pooled_lists(spec, layer, scored, head // unit * unit, unit, k) for head in heads]
 
 
 def _keep(spec: ShadowSpec, layer: int, head: int, k: Float32s) -> int:
@@ -49,11 +47,10 @@ def _keep(spec: ShadowSpec, layer: int, head: int, k: Float32s) -> int:
 def _scores(
     spec: ShadowSpec, layer: int, head: int, q: Float32s, k: Float32s
 ) -> tuple[Int32s, int]:
-    """(voters, n) scores of one head's queries that vote, and the step that pooling takes (0
-    without requantization)."""
+    """(m, n) scores of one head, and the step that pooling takes (0 without requantization)."""
     plan, pilot, geometry = spec.heads[layer][head], spec.pilot, spec.attention
     kv_head = head // geometry.group_size
-    queries, keys = q[:: pilot.query_stride, head], k[:, kv_head]
+    queries, keys = q[:, head], k[:, kv_head]
     if spec.key_means is not None:
         keys = keys - np.array(spec.key_means[layer][kv_head], np.float32)
     if pilot.hadamard_rotation:
@@ -81,16 +78,19 @@ def _pooled_lists(
     num_heads: int,
     k: Float32s,
 ) -> list[npt.NDArray[np.int32]]:
-    """The list of each query, pooled over the voters of its block and `num_heads` heads; the last
-    block's is there for all queries that a whole block would have."""
+    """The list of each query, pooled over the voters of its block and `num_heads` heads."""
     everything = np.ones(len(k), dtype=np.bool_)
     keep = _keep(spec, layer, first_head, k)
     lists: list[npt.NDArray[np.int32]] = []
     members = scored[first_head : first_head + num_heads]
-    for first in range(0, len(members[0][0]), spec.pilot.block_voters):
-        rows = slice(first, first + spec.pilot.block_voters)
-        votes = importance([scores[rows] for scores, _ in members], [step for _, step in members])
-        lists += [top_k(votes, everything, keep)] * spec.pilot.query_block
+    num_queries, block = len(members[0][0]), spec.pilot.query_block
+    stride = spec.heads[layer][first_head].query_stride
+    for first in range(0, num_queries, block):
+        end = min(first + block, num_queries)
+        votes = importance(
+            [scores[first:end:stride] for scores, _ in members], [step for _, step in members]
+        )
+        lists += [top_k(votes, everything, keep)] * (end - first)
     return lists
 
 

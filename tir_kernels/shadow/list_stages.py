@@ -50,7 +50,7 @@ class PilotStage:
         importance: T.Buffer,
         slot: Expr,
     ) -> None:
-        self.query_stride = spec.pilot.query_stride
+        self.plan = plan
         self.rows = ScoreRows(spec, features, keys, plan)
         self.votes = votes_of_rows(features, keys, plan, importance, slot)
 
@@ -67,9 +67,10 @@ class PilotStage:
         """The importance of every key to the list of `num_queries` queries, by those of them that
         vote; q_rows (tokens * Hq, D), q_buckets (Hq,)."""
         self.votes.clear()
-        voters = T.bind(T.ceildiv(num_queries, self.query_stride))
         for head in range(first_head, first_head + num_heads):
             self.votes.set_head(head, self.rows.column(q_buckets, head))
+            stride = T.bind(self.plan.query_stride(head))
+            voters = T.bind(T.ceildiv(num_queries, stride))
             for group in range(T.ceildiv(voters, self.rows.register_queries)):
                 first = T.bind(group * self.rows.register_queries)
                 filled = T.bind(T.min(self.rows.register_queries, voters - first))
@@ -77,8 +78,9 @@ class PilotStage:
                     q_rows,
                     q_buckets,
                     head,
-                    first_query + first * self.query_stride,
+                    first_query + first * stride,
                     filled,
+                    stride,
                     self.votes,
                 )
                 for i in range(filled):

@@ -49,10 +49,6 @@ SHARING = {
     "group": PilotSpec(score_bits=8, share_group=True),
     "block-8": PilotSpec(score_bits=8, query_block=8),
     "group-block-32": PilotSpec(score_bits=8, share_group=True, query_block=32),
-    "block-16-every-2nd": PilotSpec(score_bits=8, query_block=16, query_stride=2),
-    "group-block-32-every-4th": PilotSpec(
-        score_bits=8, share_group=True, query_block=32, query_stride=4
-    ),
     "group-block-128": PilotSpec(score_bits=8, share_group=True, query_block=128),
 }
 
