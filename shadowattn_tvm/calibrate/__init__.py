@@ -2,7 +2,15 @@
 
 from .allocation import Ratios, kept_pairs, past_fraction, scale_to_budget, sparse_pairs
 from .budget import PairBudget
-from .build_plan import Method, MethodContext, MethodName, calibrate, with_ratios
+from .build_plan import (
+    Method,
+    MethodContext,
+    MethodName,
+    StrideChoice,
+    calibrate,
+    with_ratios,
+    with_strides,
+)
 from .fisher import fisher_ratios
 from .pilot_chunk import PilotChunk
 from .progress import StageProgress
@@ -12,6 +20,7 @@ from .settings import DEFAULT_K_MIN, CalibrationSettings
 from .simulate import ShadowAttention
 from .subject import Subject, prepare_subject
 from .uniform import UNIFORM_DENSE_LAYERS, uniform_ratios
+from .voters import chosen_by_cost, the_same
 
 __all__ = [
     "DEFAULT_K_MIN",
@@ -28,8 +37,10 @@ __all__ = [
     "ReferenceModel",
     "ShadowAttention",
     "StageProgress",
+    "StrideChoice",
     "Subject",
     "calibrate",
+    "chosen_by_cost",
     "dense_attention",
     "fisher_ratios",
     "kept_pairs",
@@ -37,6 +48,8 @@ __all__ = [
     "prepare_subject",
     "scale_to_budget",
     "sparse_pairs",
+    "the_same",
     "uniform_ratios",
     "with_ratios",
+    "with_strides",
 ]

@@ -240,8 +240,8 @@ class Plan(StrictDocument):
 
     @property
     def voting_fraction(self) -> float:
-        """The part of all queries that vote on the lists of their heads, over all heads of layers
-        that aren't dense; 1 where there are none."""
+        """The part of all queries that vote on the lists of their heads, over all heads that don't
+        run dense; 1 where there are none."""
         shares = [
             1 / head.query_stride
             for layer in self.layers
