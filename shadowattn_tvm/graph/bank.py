@@ -114,7 +114,7 @@ def rows_by_stride(shadow: ShadowSpec, sizes: GraphSizes, chunk_tokens: int) -> 
     rows = {}
     for stride in sorted(strides or {1}):
         multiple = max(QUERIES, shadow.pilot.query_block // stride)
-        wanted = -(-min(sizes.queries, chunk_tokens) // stride)
+        wanted = min(sizes.queries, -(-chunk_tokens // stride))
         rows[stride] = multiple * -(-wanted // multiple)
     return rows
 
