@@ -1,6 +1,6 @@
 """Calibration: from a model directory and texts to a plan. With `evaluate`, the user of torch."""
 
-from .allocation import Ratios, kept_pairs, past_fraction, scale_to_budget, sparse_pairs
+from .allocation import Ratios, Strides, kept_pairs, past_fraction, scale_to_budget, sparse_pairs
 from .budget import PairBudget
 from .build_plan import (
     Method,
@@ -38,6 +38,7 @@ __all__ = [
     "ShadowAttention",
     "StageProgress",
     "StrideChoice",
+    "Strides",
     "Subject",
     "calibrate",
     "chosen_by_cost",

@@ -46,9 +46,7 @@ def layer_costs(
     Returns `[len(query_strides), num_q_heads, len(grid_q16)]` float64, squared nats.
     """
     num_tokens = trace.q.shape[1]
-    total = torch.zeros(
-        len(query_strides), trace.q.shape[0], len(grid_q16), dtype=torch.float64
-    )
+    total = torch.zeros(len(query_strides), trace.q.shape[0], len(grid_q16), dtype=torch.float64)
     num_rows = 0
     for index, start in enumerate(range(chunk_tokens, num_tokens, chunk_tokens)):
         end = min(start + chunk_tokens, num_tokens)
@@ -79,8 +77,8 @@ def _chunk_costs(
     keep: Sequence[int],
     query_strides: Sequence[int],
 ) -> Tensor:
-    """`[len(query_strides), num_q_heads, R, len(keep)]` float64: the cost of each row at each number
-    of keys kept."""
+    """`[len(query_strides), num_q_heads, R, len(keep)]` float64: the cost of each row at each
+    number of keys kept."""
     group = spec.attention.group_size
     pilot = PilotChunk(spec, layer, trace.q[:, start:end], trace.k[:, :start])
     orders = list_orders(spec, pilot, rows, query_strides)  # [list heads, lists, start] each

@@ -37,8 +37,8 @@ def fisher_ratios(context: MethodContext) -> Ratios:
 
 
 def mean_costs(context: MethodContext) -> Doubles:
-    """`[strides, layers, query heads, grid]`: the mean cost of a row, over all windows, squared nats,
-    by who votes (`settings.measured_strides`)."""
+    """`[strides, layers, query heads, grid]`: the mean cost of a row, over all windows, squared
+    nats, by who votes (`settings.measured_strides`)."""
     windows = context.subject.windows
     total: Doubles = np.zeros(())
     for index, window in enumerate(windows):

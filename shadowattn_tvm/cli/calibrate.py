@@ -175,9 +175,8 @@ def calibrate(
     documents = read_documents(corpus or ["pydoc"])
     directory = context_of_call.with_resource(open_any_directory(model))
     _require_torch()
-    from ..calibrate import DEFAULT_K_MIN, CalibrationSettings
+    from ..calibrate import DEFAULT_K_MIN, CalibrationSettings, chosen_by_cost
     from ..calibrate import calibrate as calibrate_model
-    from ..calibrate import chosen_by_cost
 
     if not 0.0 < sigma < 1.0:
         raise ConfigError(f"expected a bucket step sigma between 0 and 1, got {sigma}")

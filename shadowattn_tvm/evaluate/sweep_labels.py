@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 from ..plan import Pilot, Sharing
 
@@ -17,9 +16,6 @@ SHARINGS: Mapping[str, Sharing] = {
     "per group, 128 queries": Sharing(gqa_group=True, query_block=128),
 }
 
-VOTING_BLOCKS: tuple[Literal[16, 32], ...] = (16, 32)
-QUERY_STRIDES: tuple[Literal[1, 2, 4, 8], ...] = (1, 2, 4, 8)
-
 
 def bucket_label(side: int) -> str:
     """Buckets of a head: `side` scales for Q and as many for K."""
@@ -32,14 +28,14 @@ def sharing_label(sharing: Sharing) -> str:
         if known == sharing:
             return label
     owner = "group" if sharing.gqa_group else "head"
-    return f"per {owner}, {voters_label(sharing)}"
+    return f"per {owner}, {sharing.query_block} queries"
 
 
-def voters_label(sharing: Sharing) -> str:
-    """How many of a list's queries vote on it."""
-    if sharing.query_stride == 1:
-        return f"{sharing.query_block} queries"
-    return f"{sharing.query_block // sharing.query_stride} of {sharing.query_block} queries"
+def voters_label(query_block: int, fraction: float, *, same: bool = False) -> str:
+    """How many of the queries of lists vote; `same`: of every head's."""
+    if fraction == 1.0:
+        return f"{query_block} queries, all vote"
+    return f"{query_block} queries, {fraction:.0%} vote" + (" in every head" if same else "")
 
 
 def pilot_label(pilot: Pilot) -> str:

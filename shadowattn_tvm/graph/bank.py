@@ -71,8 +71,9 @@ def pilot_graphs(
     """All graphs of a plan, by buckets, then strides, then units, then keys.
 
     Sizes are left out that are larger than it takes to hold `context_tokens` keys, those of
-    `chunk_tokens` rows that vote and a layer's units. Where the heads of a GQA group share lists they may be in different
-    buckets, and then go one by one: so there are graphs of a unit with one head besides.
+    `chunk_tokens` rows that vote and a layer's units. Where the heads of a GQA group share lists
+    they may be in different buckets, and then go one by one: so there are graphs of a unit with one
+    head besides.
 
     Raises `ConfigError` if no graph holds the context.
     """

@@ -32,6 +32,7 @@ class Sharing(StrictDocument):
 
     gqa_group: bool = False
     query_block: Literal[1, 8, 16, 32, 64, 128] = 1
+
     @property
     def pooled(self) -> bool:
         """Whether scores of several rows are pooled into one list."""

@@ -9,8 +9,8 @@ import tvm
 
 from shadowattn_tvm.errors import ConfigError
 from shadowattn_tvm.graph import GRAPH_ENTRY, GraphSizes, pilot_graphs, pilot_module
-from tests.tir_kernels.shadow_harness import with_strides
 from tests.tir_kernels.shadow.test_lists import SMALL, plan_of
+from tests.tir_kernels.shadow_harness import with_strides
 from tir_kernels.pilot.pooling import pooling_step
 from tir_kernels.pilot.quantize import bucket_scales
 from tir_kernels.pilot.requantize import requantizer

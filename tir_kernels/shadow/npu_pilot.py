@@ -204,9 +204,7 @@ class NpuPilot:
                 for g in range(self.owner_heads):
                     row = T.bind(i * self.owner_heads + g)
                     self.describe(queries, keys, first + g, heads, row)
-                    self.quantize(
-                        q_rows, queries, first + g, first_query, stride, voters, q8, row
-                    )
+                    self.quantize(q_rows, queries, first + g, first_query, stride, voters, q8, row)
             arguments = Arguments(_ARGUMENTS, _TENSORS, _MAX_NDIM)
             arguments.add_integer(layer)
             arguments.add_tensor(

@@ -16,9 +16,8 @@ _OPENING = """\
  *             const int32_t *lengths, void *result, void *workspace);
  * and returns 0. All pointers are aligned to {alignment} bytes, and no buffer overlaps another. A
  * graph keeps nothing, calls nothing, and runs on any hardware thread that holds an HVX context.
- *   queries    [units][heads][queries][{head_dim}], those that vote, list_rows of them on each list,
- *              quantized; rows from lengths[0] on are not read
- *              beyond the next multiple of 4
+ *   queries    [units][heads][queries][{head_dim}], those that vote, quantized, list_rows on each
+ *              list; rows from lengths[0] on are not read beyond the next multiple of 4
  *   keys       [units][keys][{head_dim}], of each unit's KV head, quantized; rows from
  *              lengths[1] on have no say, whatever they hold
  *   heads      [units * heads], layer * {num_q_heads} + query head: whose scales
