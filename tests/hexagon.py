@@ -63,7 +63,7 @@ def twin_importance(
     """(units, lists, n) of the rows and keys that count."""
     scores = twin_scores(spec, queries, keys, scales)
     steps = np.array([step for _, _, step in scales]).reshape(spec.units, spec.heads).tolist()
-    block = spec.pilot.query_block
+    block = spec.list_rows
     return np.stack(
         [
             [

@@ -32,6 +32,10 @@ RATIO_ONE = 1 << 16
 QUERY_BLOCKS = (1, 8, 16, 32, 64, 128)
 """Queries that may share a list; every one divides the usual prefill chunks."""
 
+MIN_VOTERS = 4
+"""Fewest queries of a whole block that vote on its list: what register tiles take at a time on
+every target, so that fewer would save nothing."""
+
 MAX_SHARING_ROWS = 2048
 """Rows of one list: queries of a block times query heads of a group. Each adds at most 2^19 to a
 key's importance, and the sum must fit 31 bits."""

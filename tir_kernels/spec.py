@@ -6,6 +6,7 @@ Contents
 - `ShadowSpec`: the per-layer, per-head parameters of a plan, as the kernels see them.
 - `StaticInt8Spec`: the static scales of a whole attention in INT8.
 - `LinearSpec`: one linear layer, plain or group-quantized.
+- `query_strides`: who may vote on a shared list.
 - `keep_count`: how many past positions a head attends to exactly.
 """
 
@@ -15,7 +16,14 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
 
-from .constants import MAX_SHARING_ROWS, PAGE_SIZE_TOKENS, QUANT_GROUP, QUERY_BLOCKS, RATIO_ONE
+from .constants import (
+    MAX_SHARING_ROWS,
+    MIN_VOTERS,
+    PAGE_SIZE_TOKENS,
+    QUANT_GROUP,
+    QUERY_BLOCKS,
+    RATIO_ONE,
+)
 
 
 class SpecError(ValueError):
@@ -105,12 +113,15 @@ class HeadParameters:
     keep_ratio_q16 : the fraction of past positions attended to exactly, in units of 1/65536.
     requant : `[query bucket][key bucket]`, units of score per unit of INT32 score; None where
         scores stay INT32.
+    query_stride : of the queries that share a list every so many-th votes on it, the first one
+        included; 1 = all do. The same for all heads of a GQA group that share their lists.
     """
 
     q_scale: float
     k_scale: float
     keep_ratio_q16: int
     requant: tuple[tuple[float, ...], ...] | None = None
+    query_stride: int = 1
 
 
 @dataclass(frozen=True)
@@ -289,6 +300,17 @@ class ShadowSpec:
             f"{where}: expected the keep ratio of its GQA group, whose lists it shares, "
             f"got {p.keep_ratio_q16}",
         )
+        _require(
+            p.query_stride in query_strides(self.pilot.query_block),
+            f"{where}: expected a query stride of "
+            f"{', '.join(map(str, query_strides(self.pilot.query_block)))} for blocks of "
+            f"{self.pilot.query_block} queries, got {p.query_stride}",
+        )
+        _require(
+            not self.pilot.share_group or p.query_stride == leader.query_stride,
+            f"{where}: expected the query stride of its GQA group, whose lists it shares, "
+            f"got {p.query_stride}",
+        )
         side = self.buckets_per_axis
         shape = None if p.requant is None else [len(row) for row in p.requant]
         _require(
@@ -300,6 +322,21 @@ class ShadowSpec:
     @property
     def num_layers(self) -> int:
         return len(self.heads)
+
+    @property
+    def samples_queries(self) -> bool:
+        """Whether any head's lists are voted on by fewer than all of their queries."""
+        return any(head.query_stride > 1 for layer in self.heads for head in layer)
+
+    def block_voters(self, layer: int, head: int) -> int:
+        """Queries of a whole block that vote on a head's list."""
+        return self.pilot.query_block // self.heads[layer][head].query_stride
+
+
+def query_strides(query_block: int) -> tuple[int, ...]:
+    """The strides that a head may have where `query_block` queries share a list, ascending."""
+    strides = (1 << i for i in range(query_block.bit_length()))
+    return tuple(s for s in strides if s == 1 or query_block // s >= MIN_VOTERS)
 
 
 @dataclass(frozen=True)

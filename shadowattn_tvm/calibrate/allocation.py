@@ -17,6 +17,7 @@ from ..errors import ConfigError
 from .budget import PairBudget
 
 Ratios = NDArray[np.int64]
+Strides = NDArray[np.int64]
 Doubles = NDArray[np.float64]
 
 _SMALLEST_WEIGHT = 1e-6

@@ -16,7 +16,7 @@ from ..compiler.kernel_parameters import shadow_spec
 from ..corpora import Document, Window
 from ..plan import CorpusDocument, Plan, PlannedModel, Provenance
 from ..weights import ModelDirectory, model_fingerprint
-from .allocation import Ratios, sparse_pairs
+from .allocation import Ratios, Strides, sparse_pairs
 from .budget import PairBudget
 from .draft import draft_layers
 from .progress import StageProgress, silent
@@ -27,7 +27,7 @@ from .subject import Subject, prepare_subject
 
 MethodName = Literal["uniform", "paper", "ae", "fisher", "ratios"]
 
-_MEASUREMENTS_VERSION = 1
+_MEASUREMENTS_VERSION = 2
 """Counts up when a stage measures something else, so that older partial results are not used."""
 
 
@@ -58,6 +58,11 @@ Method = Callable[[MethodContext], Ratios]
 `settings.dense_layers`, that together meet `settings.ratio` (`scale_to_budget` does that for any
 weights). With `sharing.gqa_group` the heads of a KV head have one ratio."""
 
+StrideChoice = Callable[[MethodContext, Ratios], Strides]
+"""Who votes on the lists of heads that keep these ratios: strides `[layers, query heads]` int64,
+each of `settings.candidate_strides`, 1 in heads that run dense; with `sharing.gqa_group` the heads
+of a KV head have one."""
+
 
 def calibrate(
     directory: ModelDirectory,
@@ -66,6 +71,7 @@ def calibrate(
     method: Method,
     settings: CalibrationSettings,
     *,
+    choose_strides: StrideChoice | None = None,
     partial_path: Path | None = None,
     progress: StageProgress = silent,
 ) -> Plan:
@@ -75,6 +81,7 @@ def calibrate(
     ----------
     documents : the corpus.
     method_name, method : how keep ratios are chosen, and the name the plan gives it.
+    choose_strides : who votes on shared lists, given the keep ratios; None: all queries.
     partial_path : where measurements are kept until the plan is built, to go on from after an
         interruption; None keeps them in memory. The caller removes it once the plan is saved.
     progress : called after each window of each stage.
@@ -117,8 +124,12 @@ def calibrate(
         ),
     )
     spec = shadow_spec(draft, architecture)
-    ratios = method(MethodContext(subject, settings, budget, spec, partial, progress))
-    return with_ratios(draft, ratios, settings.dense_layers)
+    context = MethodContext(subject, settings, budget, spec, partial, progress)
+    ratios = method(context)
+    planned = with_ratios(draft, ratios, settings.dense_layers)
+    if choose_strides is None:
+        return planned
+    return with_strides(planned, choose_strides(context, ratios))
 
 
 def with_ratios(plan: Plan, ratios: Ratios, dense_layers: Sequence[int]) -> Plan:
@@ -134,6 +145,22 @@ def with_ratios(plan: Plan, ratios: Ratios, dense_layers: Sequence[int]) -> Plan
             }
         )
         for index, (layer, row) in enumerate(zip(plan.layers, ratios, strict=True))
+    )
+    return Plan.model_validate({**dict(plan), "layers": layers})
+
+
+def with_strides(plan: Plan, strides: Strides) -> Plan:
+    """The plan with other strides, `[layers, heads]`."""
+    layers = tuple(
+        layer.model_copy(
+            update={
+                "heads": tuple(
+                    head.model_copy(update={"query_stride": int(stride)})
+                    for head, stride in zip(layer.heads, row, strict=True)
+                )
+            }
+        )
+        for layer, row in zip(plan.layers, strides, strict=True)
     )
     return Plan.model_validate({**dict(plan), "layers": layers})
 
@@ -160,6 +187,7 @@ def _fingerprint(model: PlannedModel, subject: Subject, settings: CalibrationSet
             "buckets": settings.buckets.model_dump(mode="json"),
             "pilot": settings.pilot.model_dump(mode="json"),
             "sharing": settings.sharing.model_dump(mode="json"),
+            "strides": settings.measured_strides,
             "requant": [settings.requant_percentile, settings.requant_margin],
         }
     )

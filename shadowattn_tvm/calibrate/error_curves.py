@@ -31,27 +31,29 @@ def layer_costs(
     grid_q16: Sequence[int],
     chunk_tokens: int,
     row_stride: int,
+    query_strides: Sequence[int] = (1,),
 ) -> Tensor:
     """Mean cost of each head at each keep ratio, over rows sampled from one window.
 
     Parameters
     ----------
-    spec : the pilot, the sharing and k_min; its keep ratios are not used.
+    spec : the pilot, the sharing and k_min; its keep ratios and strides are not used.
     grid_q16 : keep ratios in units of 1/65536.
     chunk_tokens : tokens prefilled together; chunks without a past have no cost.
     row_stride : one list of this many is looked at.
+    query_strides : who votes on lists; other than 1 just with shared lists.
 
-    Returns `[num_q_heads, len(grid_q16)]` float64, squared nats.
+    Returns `[len(query_strides), num_q_heads, len(grid_q16)]` float64, squared nats.
     """
     num_tokens = trace.q.shape[1]
-    total = torch.zeros(trace.q.shape[0], len(grid_q16), dtype=torch.float64)
+    total = torch.zeros(len(query_strides), trace.q.shape[0], len(grid_q16), dtype=torch.float64)
     num_rows = 0
     for index, start in enumerate(range(chunk_tokens, num_tokens, chunk_tokens)):
         end = min(start + chunk_tokens, num_tokens)
         rows = sample_rows(end - start, spec.pilot.query_block, row_stride, index + layer)
         keep = [keep_count(start, ratio, spec.k_min) for ratio in grid_q16]
-        costs = _chunk_costs(spec, layer, trace, start, end, rows, keep)
-        total += costs.sum(1)
+        costs = _chunk_costs(spec, layer, trace, start, end, rows, keep, query_strides)
+        total += costs.sum(2)
         num_rows += len(rows)
     return total / num_rows
 
@@ -73,11 +75,13 @@ def _chunk_costs(
     end: int,
     rows: Tensor,
     keep: Sequence[int],
+    query_strides: Sequence[int],
 ) -> Tensor:
-    """`[num_q_heads, R, len(keep)]` float64: the cost of each row at each number of keys kept."""
+    """`[len(query_strides), num_q_heads, R, len(keep)]` float64: the cost of each row at each
+    number of keys kept."""
     group = spec.attention.group_size
     pilot = PilotChunk(spec, layer, trace.q[:, start:end], trace.k[:, :start])
-    order = descending_order(pilot.list_scores(rows))  # [list heads, lists, start]
+    orders = list_orders(spec, pilot, rows, query_strides)  # [list heads, lists, start] each
     list_of_row = torch.unique_consecutive(rows // spec.pilot.query_block, return_inverse=True)[1]
     costs = []
     for head in range(spec.attention.num_q_heads):
@@ -89,12 +93,28 @@ def _chunk_costs(
         p = (logits - logits.amax(1, keepdim=True)).exp()
         ps = p * (g @ v.T)
         list_head = head // group if spec.pilot.share_group else head
-        ranks = order[list_head][list_of_row]
         exact = (trace.output[head, start + rows] * g).sum(1).double()
-        kept_ps = _running_sum(ps, ranks, start, keep)
-        kept_p = _running_sum(p, ranks, start, keep)
-        costs.append((kept_ps / kept_p - exact[:, None]).square())
-    return torch.stack(costs)
+        of_head = []
+        for order in orders:
+            ranks = order[list_head][list_of_row]
+            kept_ps = _running_sum(ps, ranks, start, keep)
+            kept_p = _running_sum(p, ranks, start, keep)
+            of_head.append((kept_ps / kept_p - exact[:, None]).square())
+        costs.append(torch.stack(of_head))
+    return torch.stack(costs, dim=1)
+
+
+def list_orders(
+    spec: ShadowSpec, pilot: PilotChunk, rows: Tensor, query_strides: Sequence[int]
+) -> list[Tensor]:
+    """The order in which lists take keys, by who votes: `[list heads, lists, n]` int64 each."""
+    if not spec.pilot.pooled:
+        return [descending_order(pilot.list_scores(rows))]
+    votes = pilot.votes(rows)
+    return [
+        descending_order(pilot.pooled(votes, rows, [stride] * len(votes)))
+        for stride in query_strides
+    ]
 
 
 def _running_sum(x: Tensor, ranks: Tensor, start: int, keep: Sequence[int]) -> Tensor:

@@ -33,11 +33,12 @@ _ROW_STRIDE = 4
 
 def fisher_ratios(context: MethodContext) -> Ratios:
     """The `Method` of `--method fisher`."""
-    return allocate(mean_costs(context), context)
+    return allocate(mean_costs(context)[0], context)  # as if all queries voted
 
 
 def mean_costs(context: MethodContext) -> Doubles:
-    """`[layers, query heads, grid]`: the mean cost of a row, over all windows, squared nats."""
+    """`[strides, layers, query heads, grid]`: the mean cost of a row, over all windows, squared
+    nats, by who votes (`settings.measured_strides`)."""
     windows = context.subject.windows
     total: Doubles = np.zeros(())
     for index, window in enumerate(windows):
@@ -53,10 +54,11 @@ def mean_costs(context: MethodContext) -> Doubles:
                         grid_q16=GRID_Q16,
                         chunk_tokens=context.subject.prefill_chunk_tokens,
                         row_stride=_ROW_STRIDE,
+                        query_strides=context.settings.measured_strides,
                     )
                     for layer, trace in enumerate(traces)
                 ]
-            result = {"costs": torch.stack(costs).numpy()}
+            result = {"costs": torch.stack(costs, dim=1).numpy()}
             context.partial.put(STAGE, index, result)
         total = total + result["costs"].astype(np.float64)
         context.progress(STAGE, index + 1, len(windows))

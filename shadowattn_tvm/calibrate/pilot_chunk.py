@@ -3,6 +3,8 @@ twins, fast enough to run over a corpus."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -82,13 +84,22 @@ class PilotChunk:
         `rows` (R,) int64 are the queries of whole blocks in ascending order. Heads that share
         their lists count as one list head; lists are those of the blocks of `rows`, in order.
         """
+        if not self._spec.pilot.pooled:
+            return self.scores(rows)
+        return self.pooled(self.votes(rows), rows, [head.query_stride for head in self._heads])
+
+    def votes(self, rows: Tensor) -> Tensor:
+        """What every row would add to the importance of keys if it votes: `[num_q_heads, R, n]`."""
         scores = self.scores(rows)
-        pilot = self._spec.pilot
-        if not pilot.pooled:
-            return scores
-        votes = torch.stack(
+        return torch.stack(
             [row_probabilities(scores[head], self._step(head)) for head in range(len(scores))]
         )
+
+    def pooled(self, votes: Tensor, rows: Tensor, query_strides: Sequence[int]) -> Tensor:
+        """`list_scores` from the `votes` of `rows` where heads have these strides."""
+        pilot = self._spec.pilot
+        may_vote = torch.stack([rows % stride == 0 for stride in query_strides])
+        votes = votes * may_vote[:, :, None]
         if pilot.share_group:
             group = self._spec.attention.group_size
             votes = votes.reshape(-1, group, *votes.shape[1:]).sum(1)

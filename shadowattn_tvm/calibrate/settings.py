@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tir_kernels.spec import query_strides
+
 from ..errors import ConfigError
 from ..plan import BucketGrid, Pilot, Sharing
 
@@ -30,6 +32,7 @@ class CalibrationSettings:
         context if that is shorter; a shorter corpus gives fewer windows.
     prefill_chunk_tokens : tokens prefilled together, whose queries share a scale. None takes the
         model directory's setting, or half a window if that is less.
+    voting_fraction : of the queries that share lists, so many vote on them, over all sparse heads.
     requant_percentile, requant_margin : the static factor of scores is this percentile of the
         observed ones, less this part of it.
     """
@@ -45,6 +48,7 @@ class CalibrationSettings:
     prefill_chunk_tokens: int | None = None
     requant_percentile: float = 5.0
     requant_margin: float = 0.03
+    voting_fraction: float = 1.0
 
     def __post_init__(self) -> None:
         """Raises `ConfigError` for what can't be, whatever the model."""
@@ -60,8 +64,28 @@ class CalibrationSettings:
             raise ConfigError(
                 f"expected a requantization margin of 0 or more, below 1, got {self.requant_margin}"
             )
+        if not 0.0 < self.voting_fraction <= 1.0:
+            raise ConfigError(
+                f"expected a fraction of voters above 0, up to 1, got {self.voting_fraction}"
+            )
+        fewest = 1 / self.candidate_strides[-1]
+        if self.voting_fraction < fewest:
+            raise ConfigError(
+                f"expected at least a fraction of {fewest} to vote on lists of "
+                f"{self.sharing.query_block} queries, got {self.voting_fraction}"
+            )
         if self.sharing.pooled and self.pilot.score_bits == 32:
             raise ConfigError(
                 f"expected 8 or 9 score bits, from which shared lists are pooled, got "
                 f"{self.pilot.score_bits}: add --score-bits 9 or share no lists"
             )
+
+    @property
+    def candidate_strides(self) -> tuple[int, ...]:
+        """What a head may have for a stride, ascending."""
+        return query_strides(self.sharing.query_block)
+
+    @property
+    def measured_strides(self) -> tuple[int, ...]:
+        """Of these, what costs are measured for."""
+        return self.candidate_strides if self.voting_fraction < 1.0 else (1,)

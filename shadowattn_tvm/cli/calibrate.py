@@ -99,6 +99,13 @@ def calibrate(
     query_block: Annotated[
         int, typer.Option(help="Queries that share a list: 1, 8, 16, 32, 64 or 128.")
     ] = 1,
+    voters: Annotated[
+        float,
+        typer.Option(
+            help="Part of the queries that vote on shared lists, over all heads: of a head whose "
+            "queries look for the same keys every 2nd, 4th ... does. 1: all do."
+        ),
+    ] = 1.0,
     sigma: Annotated[float, typer.Option(help="Step of the scale buckets, between 0 and 1.")] = 0.5,
     buckets_per_axis: Annotated[
         int, typer.Option(help="Scales on offer for Q, and for K: 1, 3 or 5.")
@@ -168,7 +175,7 @@ def calibrate(
     documents = read_documents(corpus or ["pydoc"])
     directory = context_of_call.with_resource(open_any_directory(model))
     _require_torch()
-    from ..calibrate import DEFAULT_K_MIN, CalibrationSettings
+    from ..calibrate import DEFAULT_K_MIN, CalibrationSettings, chosen_by_cost
     from ..calibrate import calibrate as calibrate_model
 
     if not 0.0 < sigma < 1.0:
@@ -195,6 +202,7 @@ def calibrate(
         prefill_chunk_tokens=chunk_tokens,
         requant_percentile=requant_percentile,
         requant_margin=requant_margin,
+        voting_fraction=voters,
     )
     partial = measurements or output.with_name(output.name + PARTIAL_SUFFIX)
     with progress_bar() as bar:
@@ -204,6 +212,7 @@ def calibrate(
             choice.name,
             choice.load(MethodInputs(documents, ablation_windows)),
             settings,
+            choose_strides=chosen_by_cost if voters < 1.0 else None,
             partial_path=partial,
             progress=stages(bar),
         )

@@ -80,6 +80,7 @@ def planned_spec(
                     k_scale=head.k_scale,
                     keep_ratio_q16=RATIO_ONE if layer.dense else round(head.keep_ratio * RATIO_ONE),
                     requant=head.requant,
+                    query_stride=head.query_stride,
                 )
                 for head in layer.heads
             )

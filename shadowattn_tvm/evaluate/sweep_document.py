@@ -10,7 +10,9 @@ from pydantic import Field
 
 from .document import Count, FiniteFloat, Fraction, Interval, TaskResult
 
-Kind = Literal["ratio", "buckets", "sigma", "method", "sharing", "pilot", "baselines", "ablation"]
+Kind = Literal[
+    "ratio", "buckets", "sigma", "method", "sharing", "voters", "pilot", "baselines", "ablation"
+]
 
 
 class Difference(TaskResult):

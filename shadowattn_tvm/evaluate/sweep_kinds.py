@@ -7,17 +7,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from tir_kernels.spec import ShadowSpec
+from tir_kernels.spec import ShadowSpec, query_strides
 
-from ..calibrate import UNIFORM_DENSE_LAYERS
+from ..calibrate import UNIFORM_DENSE_LAYERS, chosen_by_cost, the_same
 from ..compiler.kernel_parameters import attention_spec, shadow_spec
 from ..config.chat_config import model_dtype
-from ..plan import BucketGrid, Pilot, Plan
+from ..errors import ConfigError
+from ..plan import BucketGrid, Pilot, Plan, Sharing
 from .baselines import BlockSparse, NpuFull, SparseFloat
 from .sweep_cache import digest_of
 from .sweep_context import SweepContext
 from .sweep_document import Kind
-from .sweep_labels import SHARINGS, bucket_label, pilot_label, sharing_label
+from .sweep_labels import (
+    SHARINGS,
+    bucket_label,
+    pilot_label,
+    sharing_label,
+    voters_label,
+)
 from .sweep_npu_scales import npu_scales
 from .sweep_points import SweepPoint, dense_point, implementation_point, plan_point
 from .sweep_variants import (
@@ -29,11 +36,13 @@ from .sweep_variants import (
     with_buckets,
     with_pilot,
     with_sharing,
+    with_voters,
 )
 
 RATIOS = (0.05, 0.1, 0.2, 0.3, 0.5)
 SIGMAS = (0.25, 0.35, 0.5, 0.7)
 BUCKETS_PER_AXIS: tuple[Literal[1, 3, 5], ...] = (1, 3, 5)
+VOTING_BLOCKS: tuple[Literal[16, 32], ...] = (16, 32)
 PROBABILITY_BITS: tuple[Literal[8, 16], ...] = (8, 16)
 
 
@@ -127,6 +136,31 @@ def sharing_points(context: SweepContext) -> Comparison:
     )
 
 
+def voter_points(context: SweepContext) -> Comparison:
+    """How many of the queries of a list vote on it: as many in every head, and as many over all
+    heads, where they cost least. Each is allocated for its own lists."""
+    own = context.plan.sharing
+    if own.query_block == 1:
+        raise ConfigError(
+            "--sweep voters: the plan's queries have lists of their own, on which no other votes; "
+            "expected a plan made with --query-block"
+        )
+    points = []
+    for block in sorted({*VOTING_BLOCKS, own.query_block}):
+        sharing = Sharing(gqa_group=own.gqa_group, query_block=block)
+        points.append(
+            _plan_point(context, voters_label(block, 1.0), with_sharing(context, sharing))
+        )
+        for stride in query_strides(block)[1:]:
+            chosen = with_voters(context, sharing, 1 / stride, chosen_by_cost)
+            points.append(_plan_point(context, voters_label(block, 1 / stride), chosen))
+            same = with_voters(context, sharing, 1 / stride, the_same(stride))
+            points.append(_plan_point(context, voters_label(block, 1 / stride, same=True), same))
+    return Comparison(
+        tuple(points), voters_label(own.query_block, 1.0), (_recalibrated_note(context),)
+    )
+
+
 def pilot_points(context: SweepContext) -> Comparison:
     """How the estimate is computed, at the plan's ratios and sharing."""
     pooled = context.plan.sharing.pooled
@@ -200,6 +234,7 @@ KINDS: Mapping[Kind, Callable[[SweepContext], Comparison]] = {
     "sigma": sigma_points,
     "method": method_points,
     "sharing": sharing_points,
+    "voters": voter_points,
     "pilot": pilot_points,
     "baselines": baseline_points,
     "ablation": ablation_points,

@@ -31,6 +31,13 @@ def sharing_label(sharing: Sharing) -> str:
     return f"per {owner}, {sharing.query_block} queries"
 
 
+def voters_label(query_block: int, fraction: float, *, same: bool = False) -> str:
+    """How many of the queries of lists vote; `same`: of every head's."""
+    if fraction == 1.0:
+        return f"{query_block} queries, all vote"
+    return f"{query_block} queries, {fraction:.0%} vote" + (" in every head" if same else "")
+
+
 def pilot_label(pilot: Pilot) -> str:
     """How an estimate is computed."""
     extras = [

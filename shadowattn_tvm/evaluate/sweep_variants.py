@@ -19,6 +19,8 @@ from ..calibrate import (
     MethodContext,
     PairBudget,
     Ratios,
+    StrideChoice,
+    Strides,
     calibrate,
     fisher_ratios,
     scale_to_budget,
@@ -99,6 +101,19 @@ def with_sharing(context: SweepContext, sharing: Sharing) -> Plan:
     return recalibrated(context, sharing=sharing, pilot=pilot, method=_method_of(context.plan))
 
 
+def with_voters(
+    context: SweepContext, sharing: Sharing, fraction: float, choose_strides: StrideChoice
+) -> Plan:
+    """`with_sharing`, where `fraction` of the queries vote on lists."""
+    return recalibrated(
+        context,
+        sharing=sharing,
+        method=_method_of(context.plan),
+        voting_fraction=fraction,
+        choose_strides=choose_strides,
+    )
+
+
 def recalibrated(
     context: SweepContext,
     *,
@@ -107,9 +122,12 @@ def recalibrated(
     buckets: BucketGrid | None = None,
     pilot: Pilot | None = None,
     sharing: Sharing | None = None,
+    voting_fraction: float = 1.0,
+    choose_strides: StrideChoice | None = None,
 ) -> Plan:
-    """The base plan calibrated again with one setting changed. Measurements that don't depend on
-    the ratio are kept in `context.calibration_folder`.
+    """The base plan calibrated again with one setting changed. Who votes on its lists stays, unless
+    these are others. Measurements that don't depend on the ratio are kept in
+    `context.calibration_folder`.
 
     Raises like `calibrate`.
     """
@@ -124,8 +142,13 @@ def recalibrated(
         num_windows=context.calibration_windows,
         window_tokens=plan.provenance.window_tokens,
         prefill_chunk_tokens=plan.provenance.prefill_chunk_tokens,
+        voting_fraction=voting_fraction,
     )
-    measured = digest_of(settings.buckets, settings.pilot, settings.sharing)[:16]
+    if choose_strides is None and settings.sharing == plan.sharing:
+        choose_strides = _same_strides(plan)
+    measured = digest_of(
+        settings.buckets, settings.pilot, settings.sharing, settings.measured_strides
+    )[:16]
     folder = context.calibration_folder
     return calibrate(
         context.directory,
@@ -133,6 +156,7 @@ def recalibrated(
         plan.provenance.method,
         method,
         settings,
+        choose_strides=choose_strides,
         partial_path=None if folder is None else folder / f"calibration-{measured}.npz",
         progress=lambda stage, done, total: context.progress(f"calibrate: {stage}", done, total),
     )
@@ -156,6 +180,16 @@ def _same_ratios(plan: Plan) -> Method:
         return scale_to_budget(weights, settings.ratio, settings.dense_layers, context.budget)
 
     return method
+
+
+def _same_strides(plan: Plan) -> StrideChoice:
+    """The base plan's, but of heads that now run dense."""
+    own = np.array([[head.query_stride for head in layer.heads] for layer in plan.layers], np.int64)
+
+    def choose(_context: MethodContext, ratios: Ratios) -> Strides:
+        return np.where(ratios < RATIO_ONE, own, 1)
+
+    return choose
 
 
 def _shared(weights: Doubles, plan: Plan) -> Doubles:

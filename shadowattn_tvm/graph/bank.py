@@ -1,4 +1,4 @@
-"""Which graphs a plan takes: one for each pair of buckets, number of fused units and size.
+"""Which graphs a plan takes: one for each pair of buckets, stride, number of fused units and size.
 
 Source: "Dynamic Sparse Attention on Mobile SoCs", scale buckets: each holds static graphs for
 several numbers of fused heads. Scales here are each head's own, so a bucket is a pair of places in
@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product
 
+from tir_kernels.constants import RATIO_ONE
 from tir_kernels.hexagon.graph_spec import PilotGraphSpec
 from tir_kernels.hexagon.score_tile import QUERIES
 from tir_kernels.hexagon.static_scales import Scales
@@ -59,17 +60,20 @@ class PilotGraph:
         """Its C function."""
         spec = self.spec
         bucket = "" if self.q_bucket is None else f"q{self.q_bucket}k{self.k_bucket}_"
-        return f"shadowattn_pilot_{bucket}u{spec.units}x{spec.heads}_m{spec.queries}_n{spec.keys}"
+        stride = "" if spec.query_stride == 1 else f"_s{spec.query_stride}"
+        shape = f"u{spec.units}x{spec.heads}_m{spec.queries}_n{spec.keys}"
+        return f"shadowattn_pilot_{bucket}{shape}{stride}"
 
 
 def pilot_graphs(
     shadow: ShadowSpec, sizes: GraphSizes, *, context_tokens: int, chunk_tokens: int
 ) -> tuple[PilotGraph, ...]:
-    """All graphs of a plan, by buckets, then units, then keys.
+    """All graphs of a plan, by buckets, then strides, then units, then keys.
 
-    Sizes are left out that are larger than it takes to hold `context_tokens` keys, `chunk_tokens`
-    rows and a layer's units. Where the heads of a GQA group share lists they may be in different
-    buckets, and then go one by one: so there are graphs of a unit with one head besides.
+    Sizes are left out that are larger than it takes to hold `context_tokens` keys, those of
+    `chunk_tokens` rows that vote and a layer's units. Where the heads of a GQA group share lists
+    they may be in different buckets, and then go one by one: so there are graphs of a unit with one
+    head besides.
 
     Raises `ConfigError` if no graph holds the context.
     """
@@ -81,8 +85,6 @@ def pilot_graphs(
         )
     largest = next(n for n in sizes.keys if n >= context_tokens)
     keys = [n for n in sizes.keys if n <= largest]
-    multiple = max(QUERIES, pilot.query_block)
-    queries = multiple * -(-min(sizes.queries, chunk_tokens) // multiple)
     group = geometry.group_size if pilot.share_group else 1
     units = sorted({min(u, shadow.num_list_owners) for u in sizes.units})
     shapes = [(u, group) for u in units] + ([(1, 1)] if group > 1 else [])
@@ -94,15 +96,28 @@ def pilot_graphs(
         PilotGraph(
             q_bucket,
             k_bucket,
-            PilotGraphSpec(u, heads, queries, n, geometry.head_dim, pilot),
+            PilotGraphSpec(u, heads, rows, n, geometry.head_dim, pilot, stride),
             ()
             if q_bucket is None or k_bucket is None
             else bucket_table(shadow, q_bucket, k_bucket),
         )
         for q_bucket, k_bucket in buckets
+        for stride, rows in rows_by_stride(shadow, sizes, chunk_tokens).items()
         for u, heads in shapes
         for n in keys
     )
+
+
+def rows_by_stride(shadow: ShadowSpec, sizes: GraphSizes, chunk_tokens: int) -> dict[int, int]:
+    """The strides of the plan's sparse heads, ascending, and the rows of their graphs: those of a
+    chunk that vote, of whole lists."""
+    strides = {h.query_stride for row in shadow.heads for h in row if h.keep_ratio_q16 < RATIO_ONE}
+    rows = {}
+    for stride in sorted(strides or {1}):
+        multiple = max(QUERIES, shadow.pilot.query_block // stride)
+        wanted = min(sizes.queries, -(-chunk_tokens // stride))
+        rows[stride] = multiple * -(-wanted // multiple)
+    return rows
 
 
 def bucket_table(shadow: ShadowSpec, q_bucket: int, k_bucket: int) -> tuple[Scales, ...]:

@@ -36,6 +36,7 @@ class BankGraph(StrictDocument):
     Attributes
     ----------
     index : its number, by which the header's table and the FastRPC interface know it.
+    list_rows : rows of a head that vote on one list, in the order they are given.
     lists : rows of importances of a unit; 0 where the result is scores.
     code_bytes : machine code and constants, without symbols.
     """
@@ -48,6 +49,7 @@ class BankGraph(StrictDocument):
     heads: Positive
     queries: Positive
     keys: Positive
+    list_rows: Positive
     lists: NonNegative
     result_dtype: Literal["int8", "int16", "int32"]
     result_bytes: Positive
@@ -82,7 +84,6 @@ class BankManifest(StrictDocument):
     num_layers: Positive
     num_q_heads: Positive
     head_dim: Positive
-    query_block: Positive
     score_bits: Literal[8, 9, 32]
     buckets_per_axis: Positive
     library: BankFile

@@ -11,6 +11,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from tir_kernels.spec import query_strides
+
 from .head_order import HeadOrder, unit_launches
 from .settings import BucketGrid, Pilot, Sharing, StrictDocument
 from .stage_costs import StageCosts
@@ -48,6 +50,8 @@ class HeadPlan(StrictDocument):
     """One query head: mean scales over the corpus (absmax / quantization maximum) of what the pilot
     quantizes, the past fraction it keeps, and how its scores are requantized.
 
+    Of the queries that share a list every `query_stride`-th votes on it, the first included.
+
     `requant` is None where the pilot's scores stay INT32 (`Pilot.score_bits`). Its factor f stands
     for the static output scale s_o of a bucket pair, f = s_q * s_k / s_o.
     """
@@ -56,6 +60,7 @@ class HeadPlan(StrictDocument):
     k_scale: PositiveFloat
     keep_ratio: Fraction
     requant: RequantTable | None = None
+    query_stride: PositiveInt = 1
 
 
 Decode = Literal["dense", "sparse"]
@@ -196,6 +201,18 @@ class Plan(StrictDocument):
                     f"{where}.heads[{head}].keep_ratio: heads of a GQA group share their lists, "
                     f"expected {leader.keep_ratio}, got {plan.keep_ratio}"
                 )
+            strides = query_strides(self.sharing.query_block)
+            if plan.query_stride not in strides:
+                raise ValueError(
+                    f"{where}.heads[{head}].query_stride: expected one of "
+                    f"{', '.join(map(str, strides))} with sharing.query_block "
+                    f"{self.sharing.query_block}, got {plan.query_stride}"
+                )
+            if self.sharing.gqa_group and plan.query_stride != leader.query_stride:
+                raise ValueError(
+                    f"{where}.heads[{head}].query_stride: heads of a GQA group share their lists, "
+                    f"expected {leader.query_stride}, got {plan.query_stride}"
+                )
             self._check_requant(f"{where}.heads[{head}].requant", plan.requant)
 
     def _check_requant(self, where: str, requant: RequantTable | None) -> None:
@@ -220,6 +237,18 @@ class Plan(StrictDocument):
     def dense_layers(self) -> tuple[int, ...]:
         """Indices of the layers that run dense."""
         return tuple(i for i, layer in enumerate(self.layers) if layer.dense)
+
+    @property
+    def voting_fraction(self) -> float:
+        """The part of all queries that vote on the lists of their heads, over all heads that don't
+        run dense; 1 where there are none."""
+        shares = [
+            1 / head.query_stride
+            for layer in self.layers
+            for head in layer.heads
+            if not layer.dense and head.keep_ratio < 1.0
+        ]
+        return sum(shares) / len(shares) if shares else 1.0
 
     @property
     def past_fraction(self) -> float:

@@ -71,6 +71,7 @@ class PlanSummary(_Document):
     sharing: str
     pilot: str
     buckets: str
+    voting_fraction: Fraction
     decode: Decode
     head_order: HeadOrder | None
     stage_costs: StageCosts | None
@@ -100,6 +101,7 @@ def summarize_plan(plan: Plan, budget: Budget) -> PlanSummary:
         sharing=describe_sharing(plan),
         pilot=describe_pilot(plan),
         buckets=describe_buckets(plan),
+        voting_fraction=plan.voting_fraction,
         decode=plan.decode,
         head_order=plan.head_order,
         stage_costs=plan.stage_costs,
@@ -145,7 +147,11 @@ def describe_sharing(plan: Plan) -> str:
     """Who shares a list, in words."""
     heads = "KV head's group of query heads" if plan.sharing.gqa_group else "query head"
     block = plan.sharing.query_block
-    return f"a list per {heads} and " + ("query" if block == 1 else f"block of {block} queries")
+    if block == 1:
+        return f"a list per {heads} and query"
+    share = plan.voting_fraction
+    voters = "" if share == 1.0 else f", {share:.0%} of which vote on it"
+    return f"a list per {heads} and block of {block} queries{voters}"
 
 
 def describe_pilot(plan: Plan) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from shadowattn_tvm.calibrate.pilot_chunk import PilotChunk
 from shadowattn_tvm.calibrate.sensitivity import AttentionTrace
 from shadowattn_tvm.calibrate.simulate import largest
 from tir_kernels.constants import RATIO_ONE
-from tir_kernels.spec import ShadowSpec, keep_count
+from tir_kernels.spec import ShadowSpec, keep_count, query_strides
 
 from .specs import PILOTS, make_spec
 
@@ -60,13 +62,23 @@ def costs_by_definition(spec: ShadowSpec, trace: AttentionTrace) -> np.ndarray:
 def test_costs_equal_their_definition(name: str) -> None:
     spec = make_spec(PILOTS[name])
     trace = random_trace(spec)
-    got = layer_costs(
-        spec, 0, trace, grid_q16=GRID, chunk_tokens=CHUNK_TOKENS, row_stride=1
+    strides = query_strides(spec.pilot.query_block)
+    costs = layer_costs(
+        spec,
+        0,
+        trace,
+        grid_q16=GRID,
+        chunk_tokens=CHUNK_TOKENS,
+        row_stride=1,
+        query_strides=strides,
     ).numpy()
-    want = costs_by_definition(spec, trace)
-    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-9)
-    assert (got[:, 0] > 1e-3).all()
-    assert (got[:, -1] < 1e-9).all()
+    assert costs.shape == (len(strides), 6, len(GRID))
+    for got, stride in zip(costs, strides, strict=True):
+        heads = tuple(tuple(replace(h, query_stride=stride) for h in row) for row in spec.heads)
+        want = costs_by_definition(replace(spec, heads=heads), trace)
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-9)
+        assert (got[:, 0] > 1e-3).all()
+        assert (got[:, -1] < 1e-9).all()
 
 
 def test_sampled_rows_are_whole_blocks_and_turn() -> None:

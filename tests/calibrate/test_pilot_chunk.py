@@ -17,6 +17,7 @@ from tir_kernels.reference.requantize import requantize
 from tir_kernels.reference.top_k import top_k
 from tir_kernels.spec import ShadowSpec, keep_count
 
+from ..tir_kernels.shadow_harness import with_strides
 from .specs import NUM_LAYERS, PILOTS, make_spec
 
 NUM_ROWS, NUM_PAST = 27, 75  # the last block of 8 or 16 is a short one
@@ -60,7 +61,7 @@ def twin_scores(spec: ShadowSpec, layer: int, q: np.ndarray, k: np.ndarray) -> L
         first = head // group * group
         heads = range(first, first + group) if pilot.share_group else [head]
         for start in range(0, NUM_ROWS, pilot.query_block):
-            rows = slice(start, start + pilot.query_block)
+            rows = slice(start, start + pilot.query_block, spec.heads[layer][head].query_stride)
             lists[head, start] = (
                 importance([scores[h][rows] for h in heads], [steps[h] for h in heads])
                 if pilot.pooled
@@ -82,6 +83,18 @@ def test_list_scores_are_the_twins_to_the_bit(name: str, centered: bool, per_axi
         for (head, start), want in twin_scores(spec, layer, q, k).items():
             np.testing.assert_array_equal(got[head // group, start // spec.pilot.query_block], want)
         assert len({*pilot.q_buckets}) == min(per_axis, 3)
+
+
+@pytest.mark.parametrize("name", ["blocks of 8", "groups in blocks of 16"])
+def test_those_who_have_no_vote_have_none(name: str) -> None:
+    spec = with_strides(make_spec(PILOTS[name]))
+    group = spec.attention.group_size if spec.pilot.share_group else 1
+    for layer in range(NUM_LAYERS):
+        q, k = activations(layer)
+        pilot = PilotChunk(spec, layer, torch.from_numpy(q), torch.from_numpy(k))
+        got = pilot.list_scores(torch.arange(NUM_ROWS)).numpy()
+        for (head, start), want in twin_scores(spec, layer, q, k).items():
+            np.testing.assert_array_equal(got[head // group, start // spec.pilot.query_block], want)
 
 
 @pytest.mark.parametrize("name", PILOTS)

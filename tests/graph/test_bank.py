@@ -10,6 +10,7 @@ import tvm
 from shadowattn_tvm.errors import ConfigError
 from shadowattn_tvm.graph import GRAPH_ENTRY, GraphSizes, pilot_graphs, pilot_module
 from tests.tir_kernels.shadow.test_lists import SMALL, plan_of
+from tests.tir_kernels.shadow_harness import with_strides
 from tir_kernels.pilot.pooling import pooling_step
 from tir_kernels.pilot.quantize import bucket_scales
 from tir_kernels.pilot.requantize import requantizer
@@ -27,6 +28,18 @@ def test_a_graph_for_every_bucket_pair_unit_count_and_size() -> None:
     assert {(g.spec.units, g.spec.heads) for g in graphs} == {(1, 1), (2, 1), (4, 1)}
     assert {g.spec.keys for g in graphs} == {512, 1024, 2048}
     assert {g.spec.queries for g in graphs} == {128}
+
+
+def test_every_stride_has_graphs_of_the_rows_that_vote() -> None:
+    plan = with_strides(plan_of(SMALL, replace(BLOCKS, query_block=16)))
+    graphs = pilot_graphs(plan, SIZES, context_tokens=512, chunk_tokens=250)
+    assert len(graphs) == len({g.symbol for g in graphs}) == 9 * 3 * 3
+    assert {(g.spec.query_stride, g.spec.queries, g.spec.list_rows) for g in graphs} == {
+        (1, 128, 16),
+        (2, 128, 8),
+        (4, 64, 4),
+    }
+    assert {g.spec.lists for g in graphs} == {8, 16}
 
 
 def test_no_graph_is_larger_than_the_model_asks_for() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -20,7 +21,7 @@ from tir_kernels.pilot.top_k import index_slack
 from tir_kernels.pilot.top_k_stage import top_k
 from tir_kernels.shadow.prefill import shadow_paged_prefill
 from tir_kernels.shadow.sparse_attention import sparse_attention
-from tir_kernels.spec import AttentionSpec, ShadowSpec
+from tir_kernels.spec import AttentionSpec, ShadowSpec, query_strides
 
 Array = npt.NDArray[Any]
 
@@ -179,3 +180,18 @@ def run_top_k(
         k,
     )
     return [row[:count] for row, count in zip(indices.numpy(), counts.numpy(), strict=True)]
+
+
+def with_strides(spec: ShadowSpec) -> ShadowSpec:
+    """`spec` with every stride that its blocks allow, in turn from list owner to list owner; layers
+    differ."""
+    strides = query_strides(spec.pilot.query_block)
+    unit = spec.attention.group_size if spec.pilot.share_group else 1
+    layers = tuple(
+        tuple(
+            replace(head, query_stride=strides[(layer + index // unit) % len(strides)])
+            for index, head in enumerate(heads)
+        )
+        for layer, heads in enumerate(spec.heads)
+    )
+    return replace(spec, heads=layers)

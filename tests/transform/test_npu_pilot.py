@@ -40,6 +40,7 @@ class Case:
     ----------
     other_scale : heads whose queries take another bucket than the rest.
     dense : heads that keep everything.
+    sampled : heads of which every 2nd query votes.
     planned, expected : launches of the second layer's units.
     """
 
@@ -49,6 +50,7 @@ class Case:
     planned: Launches
     expected: Launches
     centered: bool = False
+    sampled: tuple[int, ...] = ()
 
     def spec(self) -> ShadowSpec:
         plain = sparse(self.pilot)
@@ -64,10 +66,15 @@ class Case:
         owners = tuple((owner,) for owner in range(plain.num_list_owners))
         return replace(plain, heads=(heads,) * 2, key_means=means, launches=(owners, self.planned))
 
+    def stride(self, launched: list[list[int]]) -> int:
+        """Of all units of a launch."""
+        return 2 if launched[0][0] in self.sampled else 1
+
     def _head(self, base: HeadParameters, head: int) -> HeadParameters:
         return replace(
             base,
             q_scale=base.q_scale * (0.3 if head in self.other_scale else 1.0),
+            query_stride=2 if head in self.sampled else 1,
             keep_ratio_q16=RATIO_ONE if head in self.dense else RATIO_ONE // (4 + head // 3),
         )
 
@@ -87,6 +94,14 @@ CASES = {
         planned=((2, 1, 0),),
         expected=((2, 1), (0,)),
         centered=True,
+    ),
+    "a sample votes": Case(
+        pilot=PilotSpec(score_bits=9, query_block=16),
+        other_scale=(),
+        dense=(),
+        planned=((0, 1, 2, 3), (4, 5, 6), (7, 8)),
+        expected=((0, 1), (2, 3), (4, 5, 6), (7,), (8,)),
+        sampled=(2, 3, 4, 5, 6, 8),
     ),
     "7 bits": Case(
         pilot=PilotSpec(bits=7, score_bits=8, query_block=8),
@@ -132,7 +147,7 @@ def expected_calls(case: Case) -> list[tuple[int, int, list[list[int]]]]:
         for launch in case.expected
     ]
     return [
-        (queries, keys, heads)
+        (-(-queries // case.stride(heads)), keys, heads)
         for queries, keys in zip(Q_LENGTHS, KV_LENGTHS, strict=True)
         if queries > 0 and keys > 5  # k_min: shorter pasts run dense
         for heads in units
@@ -182,6 +197,7 @@ def check_calls(case: Case, calls: list[dict[str, object]]) -> None:
         found.append((call["queries"], call["keys"], heads[..., 0].tolist()))
         pairs = {tuple(pair) for pair in heads[..., 1:3].reshape(-1, 2).tolist()}
         assert len(pairs) == 1 or len(heads) == 1, "launched together means one pair of buckets"
-        assert (call["layer"], call["query_block"]) == (1, case.pilot.query_block)
+        block = case.pilot.query_block // case.stride(heads[..., 0].tolist())
+        assert (call["layer"], call["query_block"]) == (1, block)
         assert call["score_max"] == case.pilot.score_max
     assert found == expected_calls(case)

@@ -31,7 +31,7 @@ def score_rows(
     head: Expr,
     key: Expr,
 ) -> None:
-    """`scores` of all rows of the turn and one key, in the kernel of `key`'s work-item."""
+    """`scores` of the rows of the turn that vote and one key, in the kernel of `key`'s work-item."""
     spec = T.meta_var(scratch.spec)
     geometry, pilot = T.meta_var(spec.attention), T.meta_var(spec.pilot)
     dot = T.alloc_buffer((VECTOR,), "int32", scope="local")
@@ -40,7 +40,9 @@ def score_rows(
     if key < past.ranked:
         pair = T.bind(past.bucket_pair(head))
         first_key = T.bind(past.first_page * geometry.page_size)
-        for row in range(past.num_rows):
+        stride = T.bind(scratch.plan.query_stride(head))
+        for voter in range(T.ceildiv(past.num_rows, stride)):
+            row = T.bind(voter * stride)
             query = T.meta_var(past.tile.query_row(row, head, geometry.num_q_heads))
             dot[part(0)] = T.broadcast(T.int32(0), VECTOR)
             for c in range(geometry.head_dim // VECTOR):
@@ -67,14 +69,16 @@ def score_rows(
 
 @T.inline
 def weigh_row(scratch: ShadowScratch, past: Past, head: Expr, row: Expr, item: Expr) -> None:
-    """`row_maxima`, `row_inverses` and `row_shifts` of one row, by a group of `ITEMS`."""
+    """`row_maxima`, `row_inverses` and `row_shifts` of one row, if it votes, by a group of
+    `ITEMS`."""
     at = T.meta_var(head * scratch.queries + row)
     largest = T.alloc_buffer((1,), "int32", scope="local")
     total = T.alloc_buffer((1,), "int64", scope="local")
     maxima = T.alloc_buffer((ITEMS,), "int32", scope="shared")
     totals = T.alloc_buffer((ITEMS,), "int64", scope="shared")
     tables = WeightTables("local")
-    n = T.bind(T.if_then_else(row < past.num_rows, past.ranked, 0))
+    votes = T.And(row < past.num_rows, row % scratch.plan.query_stride(head) == 0)
+    n = T.bind(T.if_then_else(votes, past.ranked, 0))
     tables.start()
     tables.set_step(scratch.plan.steps[head, past.bucket_pair(head)])
     largest[0] = -scratch.spec.pilot.score_max
@@ -129,8 +133,10 @@ def vote(
         for h in range(scratch.unit):
             head = T.bind(owner * scratch.unit + h)
             tables.set_step(scratch.plan.steps[head, past.bucket_pair(head)])
-            for i in range(T.min(query_block, past.num_rows - block * query_block)):
-                at = T.bind(head * scratch.queries + block * query_block + i)
+            stride = T.bind(scratch.plan.query_stride(head))
+            block_rows = T.min(query_block, past.num_rows - block * query_block)
+            for i in range(T.ceildiv(block_rows, stride)):
+                at = T.bind(head * scratch.queries + block * query_block + i * stride)
                 weight = T.bind(
                     tables.weight(
                         T.min(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ..spec import PilotSpec, SpecError
+from ..spec import PilotSpec, SpecError, query_strides
 from .hvx import WORDS
 from .score_tile import GROUP, QUERIES, TILE_KEYS
 
@@ -30,6 +30,7 @@ class PilotGraphSpec:
     keys : N; a launch may fill fewer.
     head_dim : D.
     pilot : what the plan says. Pooled, a graph ends in importances; otherwise in scores.
+    query_stride : of the units' heads; a graph is given just the rows that vote.
     """
 
     units: int
@@ -38,13 +39,19 @@ class PilotGraphSpec:
     keys: int
     head_dim: int
     pilot: PilotSpec
+    query_stride: int = 1
 
     def __post_init__(self) -> None:
         if self.units < 1 or self.heads < 1:
             raise SpecError(
                 f"expected at least one unit of one head, got {self.units} of {self.heads}"
             )
-        multiple = max(QUERIES, self.pilot.query_block)
+        if self.query_stride not in query_strides(self.pilot.query_block):
+            raise SpecError(
+                f"expected a query stride that blocks of {self.pilot.query_block} queries allow, "
+                f"got {self.query_stride}"
+            )
+        multiple = max(QUERIES, self.list_rows)
         if self.queries < 1 or self.queries % multiple:
             raise SpecError(f"expected queries to be a multiple of {multiple}, got {self.queries}")
         if not 0 < self.keys <= MAX_KEYS or self.keys % TILE_KEYS:
@@ -60,9 +67,14 @@ class PilotGraphSpec:
         return self.units * self.heads
 
     @property
+    def list_rows(self) -> int:
+        """Rows of a head that vote on one list."""
+        return self.pilot.query_block // self.query_stride
+
+    @property
     def lists(self) -> int:
         """Rows of importances of a unit: blocks of queries."""
-        return self.queries // self.pilot.query_block
+        return self.queries // self.list_rows
 
     @property
     def score_dtype(self) -> ScoreDtype:

@@ -38,7 +38,7 @@ def pooled_pilot(spec: PilotGraphSpec) -> tirx.PrimFunc:
     if not spec.pilot.pooled:
         raise SpecError("expected a pilot whose rows share lists, got one with a list for each row")
     rows, dim, heads, lists = spec.queries, spec.head_dim, spec.heads, spec.lists
-    block, unit_blocks = spec.pilot.query_block, spec.keys // WORDS
+    block, unit_blocks = spec.list_rows, spec.keys // WORDS
 
     @T.prim_func(s_tir=True)
     def shadowattn_pooled_pilot(

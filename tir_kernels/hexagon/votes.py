@@ -61,7 +61,7 @@ class TileVotes:
     ) -> None:
         self.lists = spec.lists
         self.all_vectors = spec.keys // HALVES
-        self.own_lists = spec.pilot.query_block == 1
+        self.own_lists = spec.list_rows == 1
         self.score_max = spec.pilot.score_max
         self.importance = importance
         self.scratch = scratch

@@ -31,6 +31,7 @@ class PlanTable:
         requantizes INT32 scores, and what pooling's exponential takes. One entry unless asked for.
     order : (list owners,) int32: heads, or GQA groups that share lists, in the order of their turn.
     key_means : (Hkv, D) float32; one row unless asked for.
+    strides : (Hq,) int32, of the queries that vote; one entry unless any head has another than 1.
     """
 
     def __init__(self, spec: ShadowSpec) -> None:
@@ -47,6 +48,13 @@ class PlanTable:
         self.order = T.alloc_buffer((spec.num_list_owners,), "int32")
         means = geometry.num_kv_heads if spec.key_means is not None else 1
         self.key_means = T.alloc_buffer((means, geometry.head_dim), "float32")
+
+        strides = geometry.num_q_heads if spec.samples_queries else 1
+        self.strides = T.alloc_buffer((strides,), "int32")
+
+    def query_stride(self, head: Expr) -> Expr:
+        """Of the queries of a head's lists every so many-th votes; int32."""
+        return self.strides[head] if self.spec.samples_queries else T.int32(1)
 
     def q_axis(self, head: Expr) -> list[Expr]:
         """The scales of a query head, ascending."""
@@ -73,6 +81,8 @@ class PlanTable:
             T.buffer_store(self.ratios, T.int32(head.keep_ratio_q16), [h])
             for bucket, scale in enumerate(self._axis(head.q_scale)):
                 T.buffer_store(self.q_scales, T.float32(scale), [h, bucket])
+            if self.spec.samples_queries:
+                T.buffer_store(self.strides, T.int32(head.query_stride), [h])
             if head.requant is not None:
                 self._store_pairs(h, head, head.requant)
         for position, owner in enumerate(self.spec.owner_order(layer)):

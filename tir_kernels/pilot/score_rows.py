@@ -64,13 +64,15 @@ class ScoreRows:
         head: Expr,
         first_query: Expr,
         num_queries: Expr,
+        query_stride: Expr,
         sink: ScoreSink,
     ) -> None:
-        """Hand to `sink` the scores of the `register_queries` queries from `first_query` on, of
-        which there are `num_queries` (the last one is repeated). q_rows (tokens * Hq, D)."""
+        """Hand to `sink` the scores of `register_queries` queries, every `query_stride`-th from
+        `first_query` on, of which there are `num_queries` (the last one is repeated). q_rows
+        (tokens * Hq, D)."""
         q_scale = T.bind(self.plan.q_scales[head, q_buckets[head]])
         for i in range(self.register_queries):
-            query = T.bind(first_query + T.min(i, num_queries - 1))
+            query = T.bind(first_query + T.min(i, num_queries - 1) * query_stride)
             self.pilot.quantize(q_rows, query * self.num_q_heads + head, q_scale, i)
         self.pilot.score(
             self.keys.packed,

@@ -78,16 +78,19 @@ def _pooled_lists(
     num_heads: int,
     k: Float32s,
 ) -> list[npt.NDArray[np.int32]]:
-    """The list of each query, pooled over its block and `num_heads` heads."""
+    """The list of each query, pooled over the voters of its block and `num_heads` heads."""
     everything = np.ones(len(k), dtype=np.bool_)
     keep = _keep(spec, layer, first_head, k)
     lists: list[npt.NDArray[np.int32]] = []
     members = scored[first_head : first_head + num_heads]
     num_queries, block = len(members[0][0]), spec.pilot.query_block
+    stride = spec.heads[layer][first_head].query_stride
     for first in range(0, num_queries, block):
-        rows = slice(first, min(first + block, num_queries))
-        votes = importance([scores[rows] for scores, _ in members], [step for _, step in members])
-        lists += [top_k(votes, everything, keep)] * (rows.stop - rows.start)
+        end = min(first + block, num_queries)
+        votes = importance(
+            [scores[first:end:stride] for scores, _ in members], [step for _, step in members]
+        )
+        lists += [top_k(votes, everything, keep)] * (end - first)
     return lists
 
 

@@ -50,6 +50,7 @@ class PilotStage:
         importance: T.Buffer,
         slot: Expr,
     ) -> None:
+        self.plan = plan
         self.rows = ScoreRows(spec, features, keys, plan)
         self.votes = votes_of_rows(features, keys, plan, importance, slot)
 
@@ -63,14 +64,25 @@ class PilotStage:
         first_query: Expr,
         num_queries: Expr,
     ) -> None:
-        """The importance of every key to the list; q_rows (tokens * Hq, D), q_buckets (Hq,)."""
+        """The importance of every key to the list of `num_queries` queries, by those of them that
+        vote; q_rows (tokens * Hq, D), q_buckets (Hq,)."""
         self.votes.clear()
         for head in range(first_head, first_head + num_heads):
             self.votes.set_head(head, self.rows.column(q_buckets, head))
-            for group in range(T.ceildiv(num_queries, self.rows.register_queries)):
+            stride = T.bind(self.plan.query_stride(head))
+            voters = T.bind(T.ceildiv(num_queries, stride))
+            for group in range(T.ceildiv(voters, self.rows.register_queries)):
                 first = T.bind(group * self.rows.register_queries)
-                filled = T.bind(T.min(self.rows.register_queries, num_queries - first))
-                self.rows.fill(q_rows, q_buckets, head, first_query + first, filled, self.votes)
+                filled = T.bind(T.min(self.rows.register_queries, voters - first))
+                self.rows.fill(
+                    q_rows,
+                    q_buckets,
+                    head,
+                    first_query + first * stride,
+                    filled,
+                    stride,
+                    self.votes,
+                )
                 for i in range(filled):
                     self.votes.add(i)
         self.votes.close()

@@ -2,19 +2,20 @@
 
 Whoever drives an NPU registers `NPU_PILOT` with TVM's runtime; without it the compiled stand-in
 serves. The function takes a launch: every list of one or several owners (heads, or GQA groups that
-share lists), whose heads all have the same pair of scale buckets. It must compute what the stand-in
-does, to the bit (`pilot.requantize`, `pilot.pooling`; twin: `reference.npu_pilot`)::
+share lists), whose heads all have the same pair of scale buckets and the same stride. It must
+compute what the stand-in does, to the bit (`pilot.requantize`, `pilot.pooling`; twin: `reference.npu_pilot`)::
 
     shadowattn.npu.pilot(layer, queries, keys, heads, query_block, score_max, importance)
 
 with U owners, G query heads of each, M queries, N keys, D dimensions::
 
     layer        int
-    queries      (U, G, M, D) int8      rotated, if at all, and quantized already
+    queries      (U, G, M, D) int8      those that vote, every `query_stride`-th of the sequence's;
+                                        rotated, if at all, and quantized already
     keys         (U, N, D) int8         of each owner's KV head; centred as well, if at all
     heads        (U, G, 6) int32        query head, its bucket, its KV head's, multiplier and shift
                                         of the requantization, step of the pooling
-    query_block  int                    consecutive queries that share a list; the last may be short
+    query_block  int                    so many of these share a list; the last may have fewer
     score_max    int                    requantized scores are in -score_max..score_max
     importance   (U, lists, P) int32    to be written: columns 0..N - 1; P >= N
 
@@ -99,6 +100,7 @@ class NpuPilot:
         self.joins = T.alloc_buffer((self.owners,), "int32")
         self.sizes = T.alloc_buffer((self.owners,), "int32")
         self.pairs = T.alloc_buffer((self.owners,), "int32")
+        self.owner_strides = T.alloc_buffer((self.owners,), "int32")
         self.start = T.alloc_buffer((1,), "int32")
         self.function = RegisteredFunction(NPU_PILOT)
 
@@ -138,6 +140,7 @@ class NpuPilot:
         for position in range(self.owners):
             head = T.bind(self.plan.order[position] * self.owner_heads)
             self.pairs[position] = self.pair(queries, keys, head)
+            self.owner_strides[position] = self.plan.query_stride(head)
             if self.plan.keep_count(head, keys.num_keys) == keys.num_keys:
                 self.pairs[position] = _UNLIKE
             for g in range(self.owner_heads):
@@ -151,7 +154,10 @@ class NpuPilot:
                     self.joins[position] == 1,
                     T.And(
                         self.pairs[position] != _UNLIKE,
-                        self.pairs[position] == self.pairs[position - 1],
+                        T.And(
+                            self.pairs[position] == self.pairs[position - 1],
+                            self.owner_strides[position] == self.owner_strides[position - 1],
+                        ),
                     ),
                 ):
                     self.sizes[position] = 0
@@ -187,7 +193,9 @@ class NpuPilot:
         if T.And(size > 0, T.Not(self.function.has_failed())):
             dims = T.meta_var(self.spec.attention.head_dim)
             columns = T.bind(padded_keys(keys, self.features))
-            q8 = T.alloc_buffer((size * self.owner_heads * num_queries, dims), "int8")
+            stride = T.bind(self.owner_strides[position])
+            voters = T.bind(T.ceildiv(num_queries, stride))
+            q8 = T.alloc_buffer((size * self.owner_heads * voters, dims), "int8")
             k8 = T.alloc_buffer((size * keys.num_keys, dims), "int8")
             heads = T.alloc_buffer((size * self.owner_heads, HEAD_COLUMNS), "int32")
             for i in range(size):
@@ -196,17 +204,17 @@ class NpuPilot:
                 for g in range(self.owner_heads):
                     row = T.bind(i * self.owner_heads + g)
                     self.describe(queries, keys, first + g, heads, row)
-                    self.quantize(q_rows, queries, first + g, first_query, num_queries, q8, row)
+                    self.quantize(q_rows, queries, first + g, first_query, stride, voters, q8, row)
             arguments = Arguments(_ARGUMENTS, _TENSORS, _MAX_NDIM)
             arguments.add_integer(layer)
             arguments.add_tensor(
-                q8.data, "int8", (size, T.int32(self.owner_heads), num_queries, T.int32(dims))
+                q8.data, "int8", (size, T.int32(self.owner_heads), voters, T.int32(dims))
             )
             arguments.add_tensor(k8.data, "int8", (size, keys.num_keys, T.int32(dims)))
             arguments.add_tensor(
                 heads.data, "int32", (size, T.int32(self.owner_heads), T.int32(HEAD_COLUMNS))
             )
-            arguments.add_integer(T.int32(self.spec.pilot.query_block))
+            arguments.add_integer(self.spec.pilot.query_block // stride)
             arguments.add_integer(T.int32(self.spec.pilot.score_max))
             arguments.add_tensor(T.address_of(importance[item, 0]), "int32", (size, lists, columns))
             self.function.call(arguments)
@@ -234,11 +242,13 @@ class NpuPilot:
         queries: ChunkQueries,
         head: Expr,
         first_query: Expr,
-        num_queries: Expr,
+        stride: Expr,
+        voters: Expr,
         q8: T.Buffer,
         row: Expr,
     ) -> None:
-        """A head's queries to the `row`-th block of `num_queries` rows of q8."""
+        """A head's `voters` queries that vote, every `stride`-th from `first_query` on, to the `row`-th
+        block of so many rows of q8."""
         view = PilotRow(
             self.spec.attention.head_dim,
             self.features.lanes,
@@ -246,13 +256,13 @@ class NpuPilot:
             rotated=self.spec.pilot.hadamard_rotation,
         )
         scale = T.bind(self.plan.q_scales[head, queries.buckets[head]])
-        for i in range(num_queries):
-            source = T.bind((first_query + i) * self.spec.attention.num_q_heads + head)
+        for i in range(voters):
+            source = T.bind((first_query + i * stride) * self.spec.attention.num_q_heads + head)
             if view.changed:
                 view.load(q_rows, source, q_rows, 0)
-                self.quantize_stored(view.row, 0, scale, q8, row * num_queries + i)
+                self.quantize_stored(view.row, 0, scale, q8, row * voters + i)
             else:
-                self.quantize_stored(q_rows, source, scale, q8, row * num_queries + i)
+                self.quantize_stored(q_rows, source, scale, q8, row * voters + i)
 
     @T.inline
     def quantize_stored(

@@ -54,7 +54,7 @@ class QueryTask:
         for group in range(T.ceildiv(num_queries, self.pilot.register_queries)):
             first = T.bind(group * self.pilot.register_queries)
             filled = T.bind(T.min(self.pilot.register_queries, num_queries - first))
-            self.pilot.fill(q_rows, q_buckets, head, first_query + first, filled, self.rows)
+            self.pilot.fill(q_rows, q_buckets, head, first_query + first, filled, 1, self.rows)
             self.rows.close(filled)
             for i in range(filled):
                 self.selector.select(

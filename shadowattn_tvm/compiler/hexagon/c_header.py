@@ -16,8 +16,8 @@ _OPENING = """\
  *             const int32_t *lengths, void *result, void *workspace);
  * and returns 0. All pointers are aligned to {alignment} bytes, and no buffer overlaps another. A
  * graph keeps nothing, calls nothing, and runs on any hardware thread that holds an HVX context.
- *   queries    [units][heads][queries][{head_dim}], quantized; rows from lengths[0] on are not read
- *              beyond the next multiple of 4
+ *   queries    [units][heads][queries][{head_dim}], those that vote, quantized, list_rows on each
+ *              list; rows from lengths[0] on are not read beyond the next multiple of 4
  *   keys       [units][keys][{head_dim}], of each unit's KV head, quantized; rows from
  *              lengths[1] on have no say, whatever they hold
  *   heads      [units * heads], layer * {num_q_heads} + query head: whose scales
@@ -37,7 +37,6 @@ extern "C" {{
 #define SHADOWATTN_PILOT_ABI "{abi}"
 #define SHADOWATTN_PILOT_PLAN "{plan_hash}"
 #define SHADOWATTN_PILOT_ALIGNMENT {alignment}
-#define SHADOWATTN_PILOT_QUERY_BLOCK {query_block}
 #define SHADOWATTN_PILOT_NUM_GRAPHS {num_graphs}
 
 typedef int (*shadowattn_pilot_graph)(const int8_t *, const int8_t *, const int32_t *,
@@ -49,7 +48,7 @@ _TABLE = """
 /* q_bucket and k_bucket count from the smallest scale; -1: the graph has no scales. */
 typedef struct {
   shadowattn_pilot_graph run;
-  int32_t q_bucket, k_bucket, units, heads, queries, keys, lists;
+  int32_t q_bucket, k_bucket, units, heads, queries, keys, list_rows, lists;
   uint32_t result_bytes, workspace_bytes;
 } shadowattn_pilot_entry;
 
@@ -91,7 +90,6 @@ def c_header(manifest: BankManifest) -> str:
         result=result,
         abi=manifest.abi,
         plan_hash=manifest.plan_hash,
-        query_block=manifest.query_block,
         num_graphs=len(manifest.graphs),
     )
     prototypes = "".join(
@@ -102,6 +100,7 @@ def c_header(manifest: BankManifest) -> str:
     rows = []
     for g in manifest.graphs:
         buckets = [-1 if bucket is None else bucket for bucket in (g.q_bucket, g.k_bucket)]
-        sizes = [g.units, g.heads, g.queries, g.keys, g.lists, g.result_bytes, g.workspace_bytes]
+        sizes = [g.units, g.heads, g.queries, g.keys, g.list_rows, g.lists]
+        sizes += [g.result_bytes, g.workspace_bytes]
         rows.append(f"    {{{g.symbol}, {', '.join(map(str, [*buckets, *sizes]))}}},\n")
     return opening + prototypes + _TABLE + "".join(rows) + _CLOSING

@@ -107,7 +107,7 @@ class EmulatedBank:
             tuple(pair) for pair in heads[..., _Q_BUCKET : _K_BUCKET + 1].reshape(-1, 2).tolist()
         }
         if len(pairs) == 1:
-            return self._launch(layer, queries, keys, heads, *pairs.pop())
+            return self._launch(layer, queries, keys, heads, query_block, *pairs.pop())
         # Heads that share lists but not buckets vote one by one: votes add up.
         parts = []
         for unit in range(len(queries)):
@@ -117,6 +117,7 @@ class EmulatedBank:
                     queries[unit : unit + 1, h : h + 1],
                     keys[unit : unit + 1],
                     heads[unit : unit + 1, h : h + 1],
+                    query_block,
                     *heads[unit, h, _Q_BUCKET : _K_BUCKET + 1].tolist(),
                 )
                 for h in range(queries.shape[1])
@@ -127,10 +128,8 @@ class EmulatedBank:
     def _check(self, layer: int, heads: Int32s, query_block: int, score_max: int) -> None:
         """Raise `LibraryError` unless the launch is of the plan that the bank was made from."""
         manifest = self.manifest
-        same = (query_block, score_max) == (
-            manifest.query_block,
-            (1 << (manifest.score_bits - 1)) - 1,
-        )
+        same = query_block in {graph.list_rows for graph in manifest.graphs}
+        same = same and score_max == (1 << (manifest.score_bits - 1)) - 1
         tables = {(b.q_bucket, b.k_bucket): b.scales for b in manifest.buckets}
         for head, q_bucket, k_bucket, *scales in heads.reshape(-1, heads.shape[-1]).tolist():
             table = tables.get((q_bucket, k_bucket), ())
@@ -142,12 +141,15 @@ class EmulatedBank:
                 "from one plan"
             )
 
-    def _graph(self, pair: tuple[int, int], heads: int, units: int, keys: int) -> BankGraph:
+    def _graph(
+        self, pair: tuple[int, int], list_rows: int, heads: int, units: int, keys: int
+    ) -> BankGraph:
         """The smallest graph that holds the keys, of as many units as there are, or the most."""
         fitting = [
             g
             for g in self.manifest.graphs
-            if (g.q_bucket, g.k_bucket, g.heads) == (*pair, heads) and g.keys >= keys
+            if (g.q_bucket, g.k_bucket, g.list_rows, g.heads) == (*pair, list_rows, heads)
+            and g.keys >= keys
         ]
         if not fitting:
             most = max(g.keys for g in self.manifest.graphs)
@@ -157,15 +159,19 @@ class EmulatedBank:
             )
         return min(fitting, key=lambda g: (g.keys, g.units < units, abs(g.units - units)))
 
-    def _launch(self, layer: int, queries: Int8s, keys: Int8s, heads: Int32s, *pair: int) -> Int32s:
+    def _launch(
+        self, layer: int, queries: Int8s, keys: Int8s, heads: Int32s, list_rows: int, *pair: int
+    ) -> Int32s:
         """All units and rows of one pair of buckets, by as many graph calls as that takes."""
         num_units, group, num_rows, _ = queries.shape
-        num_keys, block = keys.shape[1], self.manifest.query_block
+        num_keys = keys.shape[1]
         places = layer * self.manifest.num_q_heads + heads[..., _HEAD]
         lists = []
         first_unit = 0
         while first_unit < num_units:
-            graph = self._graph((pair[0], pair[1]), group, num_units - first_unit, num_keys)
+            graph = self._graph(
+                (pair[0], pair[1]), list_rows, group, num_units - first_unit, num_keys
+            )
             units = slice(first_unit, min(num_units, first_unit + graph.units))
             parts = [
                 self._call(
@@ -173,7 +179,7 @@ class EmulatedBank:
                     queries[units, :, first : first + graph.queries],
                     keys[units],
                     places[units],
-                )[:, : -(-min(graph.queries, num_rows - first) // block), :num_keys]
+                )[:, : -(-min(graph.queries, num_rows - first) // list_rows), :num_keys]
                 for first in range(0, num_rows, graph.queries)
             ]
             lists.append(np.concatenate(parts, axis=1))

@@ -22,6 +22,7 @@ TITLES: Mapping[Kind, Title] = {
     "sigma": Title("Loss by step of the bucket grid", "sigma"),
     "method": Title("Loss by allocation method, same budget"),
     "sharing": Title("Loss by who shares a list"),
+    "voters": Title("Loss by how many of a list's queries vote on it"),
     "pilot": Title("Loss by how the estimate is computed"),
     "baselines": Title("shadowAttn and the paper's baselines"),
     "ablation": Title("Ablation"),

@@ -33,6 +33,7 @@ from ..shadow.test_prefill import (
     SPARSE_LAYER,
     shadow_spec,
 )
+from ..shadow_harness import with_strides
 from .conftest import Kernel
 
 PILOTS = {
@@ -110,6 +111,15 @@ def test_kernel_equals_twin(pilot: str, dtype: str, opencl_kernel: Kernels) -> N
             check(kernel, spec, layer, *draw(spec.attention, q_lengths, kv_lengths))
     check(kernel, spec, DENSE_LAYER, *draw(spec.attention, [20], [33]))
     check(kernel, spec, SPARSE_LAYER, *draw(spec.attention, [20], [33]), causal=True)
+
+
+@pytest.mark.parametrize("pilot", ["block-8", "group-block-32"])
+def test_a_sample_of_queries_votes(pilot: str, opencl_kernel: Kernels) -> None:
+    spec = with_strides(shadow_spec(SMOLLM2, PILOTS[pilot]))
+    kernel = opencl_kernel("shadow_prefill", spec)
+    for q_lengths, kv_lengths in LENGTHS:
+        for layer in (SPARSE_LAYER, MIXED_LAYER):
+            check(kernel, spec, layer, *draw(spec.attention, q_lengths, kv_lengths))
 
 
 def test_a_head_dim_that_is_no_power_of_two(opencl_kernel: Kernels) -> None:

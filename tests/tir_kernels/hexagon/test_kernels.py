@@ -27,6 +27,7 @@ from tir_kernels.spec import PilotSpec, SpecError
 pytestmark = needs_hexagon
 
 BLOCKS_OF_8 = PilotSpec(score_bits=9, query_block=8)
+BLOCKS_OF_16 = PilotSpec(score_bits=9, query_block=16)
 GROUP = PilotSpec(score_bits=8, share_group=True)
 GROUP_BLOCKS_OF_16 = PilotSpec(score_bits=9, share_group=True, query_block=16)
 
@@ -35,6 +36,10 @@ POOLED = {
     "d80, two units of a group of 3": PilotGraphSpec(2, 3, 16, 256, 80, GROUP_BLOCKS_OF_16),
     "d128, a group of 7": PilotGraphSpec(1, 7, 16, 256, 128, GROUP_BLOCKS_OF_16),
     "d16, lists of single queries of a group of 2": PilotGraphSpec(2, 2, 8, 256, 16, GROUP),
+    "d64, every 2nd query of a group of 2": PilotGraphSpec(
+        1, 2, 16, 256, 64, GROUP_BLOCKS_OF_16, 2
+    ),
+    "d64, every 4th query": PilotGraphSpec(2, 1, 8, 256, 64, BLOCKS_OF_16, 4),
     "d256, three units": PilotGraphSpec(3, 1, 8, 128, 256, BLOCKS_OF_8),
 }
 SCORES = {

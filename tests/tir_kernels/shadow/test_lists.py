@@ -22,7 +22,7 @@ from tir_kernels.reference import shadow_prefill as twin
 from tir_kernels.shadow.lists import shadow_lists
 from tir_kernels.spec import AttentionSpec, HeadParameters, PilotSpec, ShadowSpec, keep_count
 
-from ..shadow_harness import X86_VARIANTS, features_of, filled, tensor
+from ..shadow_harness import X86_VARIANTS, features_of, filled, tensor, with_strides
 
 K_MIN = 3
 SMALL = AttentionSpec(num_q_heads=6, num_kv_heads=2, head_dim=64, sm_scale=0.125)
@@ -42,6 +42,13 @@ PILOTS = {
     "everything": PilotSpec(
         bits=4, hadamard_rotation=True, score_bits=8, share_group=True, query_block=128
     ),
+}
+
+
+SHARED_BLOCKS = {
+    "block-8": PilotSpec(score_bits=8, query_block=8),
+    "block-32": PilotSpec(score_bits=9, query_block=32, hadamard_rotation=True),
+    "group-block-16": PILOTS["group-block-16"],
 }
 
 
@@ -138,6 +145,21 @@ def draw(
 @pytest.mark.parametrize("pilot", PILOTS)
 def test_every_pilot(pilot: str, lengths: tuple[int, int], host_target: tvm.target.Target) -> None:
     check(plan_of(SMALL, PILOTS[pilot]), host_target, *draw(SMALL, *lengths))
+
+
+@pytest.mark.parametrize("lengths", [(1, 1), (7, 20), (50, 171), (97, 403)])
+@pytest.mark.parametrize("pilot", SHARED_BLOCKS)
+def test_every_so_many_th_query_votes(
+    pilot: str, lengths: tuple[int, int], host_target: tvm.target.Target
+) -> None:
+    spec = with_strides(plan_of(SMALL, SHARED_BLOCKS[pilot]))
+    check(spec, host_target, *draw(SMALL, *lengths))
+
+
+@pytest.mark.parametrize("variant", X86_VARIANTS)
+def test_a_sample_votes_on_every_vector_unit(variant: str, host_target: tvm.target.Target) -> None:
+    spec = with_strides(plan_of(SMALL, SHARED_BLOCKS["block-32"]))
+    check(spec, host_target, *draw(SMALL, 50, 171), variant=variant)
 
 
 @pytest.mark.parametrize("variant", ["generic", "wide"])

@@ -34,7 +34,7 @@ from ..dense_harness import (
     run_paged_prefill,
     spec_id,
 )
-from ..shadow_harness import VARIANTS, X86_VARIANTS, shadow_module
+from ..shadow_harness import VARIANTS, X86_VARIANTS, shadow_module, with_strides
 
 K_MIN = 5
 NUM_LAYERS = 3
@@ -174,6 +174,14 @@ def test_lists_of_bytes_on_every_vector_unit(variant: str, host_target: tvm.targ
 @pytest.mark.parametrize("sharing", SHARING)
 def test_shared_lists(sharing: str, host_target: tvm.target.Target) -> None:
     spec = shadow_spec(SMOLLM2, SHARING[sharing])
+    for q_lengths, kv_lengths in LENGTHS:
+        for layer in (SPARSE_LAYER, MIXED_LAYER):
+            check(spec, host_target, layer, q_lengths, kv_lengths)
+
+
+@pytest.mark.parametrize("sharing", ["block-8", "group-block-32"])
+def test_a_sample_of_queries_votes(sharing: str, host_target: tvm.target.Target) -> None:
+    spec = with_strides(shadow_spec(SMOLLM2, SHARING[sharing]))
     for q_lengths, kv_lengths in LENGTHS:
         for layer in (SPARSE_LAYER, MIXED_LAYER):
             check(spec, host_target, layer, q_lengths, kv_lengths)
