@@ -197,22 +197,43 @@ class NpuPilot:
                     row = T.bind(i * self.owner_heads + g)
                     self.describe(queries, keys, first + g, heads, row)
                     self.quantize(q_rows, queries, first + g, first_query, num_queries, q8, row)
-            arguments = Arguments(_ARGUMENTS, _TENSORS, _MAX_NDIM)
-            arguments.add_integer(layer)
-            arguments.add_tensor(
-                q8.data, "int8", (size, T.int32(self.owner_heads), num_queries, T.int32(dims))
+            self.launch(
+                layer, q8, k8, heads, num_queries, keys.num_keys, importance, item, size, columns
             )
-            arguments.add_tensor(k8.data, "int8", (size, keys.num_keys, T.int32(dims)))
-            arguments.add_tensor(
-                heads.data, "int32", (size, T.int32(self.owner_heads), T.int32(HEAD_COLUMNS))
-            )
-            arguments.add_integer(T.int32(self.spec.pilot.query_block))
-            arguments.add_integer(T.int32(self.spec.pilot.score_max))
-            arguments.add_tensor(T.address_of(importance[item, 0]), "int32", (size, lists, columns))
-            self.function.call(arguments)
-            for i in range(size * lists):
-                for pad in range(columns - keys.num_keys):
-                    importance[item + i, keys.num_keys + pad] = T.int32(MASKED_SCORE)
+
+    @T.inline
+    def launch(
+        self,
+        layer: Expr,
+        q8: T.Buffer,
+        k8: T.Buffer,
+        heads: T.Buffer,
+        num_queries: Expr,
+        num_keys: Expr,
+        importance: T.Buffer,
+        item: Expr,
+        size: Expr,
+        columns: Expr,
+    ) -> None:
+        """The call, for `size` owners whose lists begin with `item`."""
+        dims = T.meta_var(self.spec.attention.head_dim)
+        lists = T.bind(T.ceildiv(num_queries, self.spec.pilot.query_block))
+        arguments = Arguments(_ARGUMENTS, _TENSORS, _MAX_NDIM)
+        arguments.add_integer(layer)
+        arguments.add_tensor(
+            q8.data, "int8", (size, T.int32(self.owner_heads), num_queries, T.int32(dims))
+        )
+        arguments.add_tensor(k8.data, "int8", (size, num_keys, T.int32(dims)))
+        arguments.add_tensor(
+            heads.data, "int32", (size, T.int32(self.owner_heads), T.int32(HEAD_COLUMNS))
+        )
+        arguments.add_integer(T.int32(self.spec.pilot.query_block))
+        arguments.add_integer(T.int32(self.spec.pilot.score_max))
+        arguments.add_tensor(T.address_of(importance[item, 0]), "int32", (size, lists, columns))
+        self.function.call(arguments)
+        for i in range(size * lists):
+            for pad in range(columns - num_keys):
+                importance[item + i, num_keys + pad] = T.int32(MASKED_SCORE)
 
     @T.inline
     def describe(
