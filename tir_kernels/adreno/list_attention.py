@@ -18,7 +18,7 @@ class Rows:
 
     Attributes
     ----------
-    q, output : (tokens * Hq, D). lse : (tokens * Hq,). cache : K and V. page_values : (used_pages,).
+    q, output : (tokens * Hq, D). lse : (tokens * Hq,). cache : K and V. page_values : ids.
     """
 
     q: T.Buffer
