@@ -1,15 +1,15 @@
-"""The host code of a program, compiled for this machine: its threads and its order are the real ones.
+"""The host code of a program, compiled for this machine: its threads and its order are real.
 
 TVM's wheel has no OpenCL runtime that host code could call. So the calls that would reach it, of
-kernels and of copies, go to two functions of this process instead, which enqueue on an OpenCL device
-that shares this machine's memory. Everything else is what a phone's library has: the same TIR, by
-LLVM, on TVM's thread pool.
+kernels and of copies, go to two functions of this process instead, which enqueue on an OpenCL
+device that shares this machine's memory. Everything else is what a phone's library has: the same
+TIR, by LLVM, on TVM's thread pool.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -35,9 +35,16 @@ _AXES = ("x", "y", "z")
 
 @dataclass(frozen=True)
 class Enqueued:
-    """A kernel's launch; `event` is pyopencl's, with times of the device's clock in ns."""
+    """A kernel's launch.
+
+    Attributes
+    ----------
+    scalars : its arguments that are no memory, by parameter.
+    event : pyopencl's, with times of the device's clock in ns.
+    """
 
     kernel: str
+    scalars: Mapping[str, int | float]
     event: Any
 
 
@@ -95,7 +102,7 @@ class NativeHost:
         launches: list[Enqueued] = []
 
         def launch(name: str, *values: Any) -> None:
-            launches.append(Enqueued(name, self._launch(name, values)))
+            launches.append(self._launch(name, values))
             if enqueued is not None:
                 enqueued(launches[-1])
 
@@ -123,29 +130,30 @@ class NativeHost:
 
         return ir_transform(body, None, reroute, ["tirx.Evaluate"])
 
-    def _launch(self, name: str, values: Sequence[Any]) -> Any:
-        dtypes = self.scalars[name]
+    def _launch(self, name: str, values: Sequence[Any]) -> Enqueued:
+        dtypes, opencl, queue = self.scalars[name], self.owner.opencl, self.owner.queue
+        named = zip(self.program.kernel_parameters[name], values, dtypes, strict=False)
+        scalars = {name: value for name, value, dtype in named if dtype is not None}
         extents = dict(zip(self.program.launch_tags[name], values[len(dtypes) :], strict=True))
-        items = tuple(extents.get(f"threadIdx.{axis}", 1) for axis in _AXES)
         groups = tuple(extents.get(f"blockIdx.{axis}", 1) for axis in _AXES)
+        items = tuple(extents.get(f"threadIdx.{axis}", 1) for axis in _AXES)
         if 0 in groups:
-            return self.owner.opencl.enqueue_marker(self.owner.queue)
-        kernel = self.kernels[name]
-        kernel.set_args(
+            return Enqueued(name, scalars, opencl.enqueue_marker(queue))
+        self.kernels[name].set_args(
             *(
                 self._memory(value) if dtype is None else np.dtype(dtype).type(value)
                 for value, dtype in zip(values, dtypes, strict=False)
             )
         )
         sizes = tuple(g * i for g, i in zip(groups, items, strict=True))
-        event = self.owner.opencl.enqueue_nd_range_kernel(self.owner.queue, kernel, sizes, items)
-        self.owner.queue.flush()
-        return event
+        event = opencl.enqueue_nd_range_kernel(queue, self.kernels[name], sizes, items)
+        queue.flush()
+        return Enqueued(name, scalars, event)
 
     def _memory(self, pointer: ctypes.c_void_p) -> Any:
         """Memory of this process from `pointer` on, as an argument of a kernel."""
-        first = (ctypes.c_byte * 1).from_address(pointer.value or 0)
-        return self.owner.opencl.SVM(np.frombuffer(first, np.uint8))
+        first = (ctypes.c_uint8 * 1).from_address(pointer.value or 0)
+        return self.owner.opencl.SVM(np.ctypeslib.as_array(first))
 
     def _copy(self, source: tvm_ffi.Tensor, target: tvm_ffi.Tensor) -> None:
         """As TVM's OpenCL runtime does: behind everything enqueued, and waited for."""
