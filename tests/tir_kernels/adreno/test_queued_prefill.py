@@ -12,15 +12,12 @@ from dataclasses import replace
 
 import pytest
 import tvm
-from tvm import tirx
 from tvm_ffi.registry import remove_global_func
 
 from shadowattn_tvm.device.opencl.native_host import NativeHost, SharedMemoryQueue
-from shadowattn_tvm.device.opencl.program import compile_opencl
 from shadowattn_tvm.device.opencl.queue import find_device
 from shadowattn_tvm.errors import ShadowAttnError
 from tests.transform.npu_in_process import RecordingPilot
-from tir_kernels.features import NEON_DOTPROD
 from tir_kernels.shadow.npu_pilot import NPU_PILOT
 from tir_kernels.spec import PilotSpec, ShadowSpec
 
@@ -33,7 +30,7 @@ from ..shadow.test_prefill import (
     shadow_spec,
 )
 from .conftest import POCL
-from .native_kernel import native_kernel, pipelined
+from .native_kernel import native_kernel
 from .test_shadow_prefill import LENGTHS, check, draw, with_means
 
 GROUPS = replace(
@@ -109,36 +106,3 @@ def test_a_missing_or_failing_pilot_is_an_error(groups: NativeHost) -> None:
                 check(groups, GROUPS, SPARSE_LAYER, *batch)
         finally:
             remove_global_func(NPU_PILOT)
-
-
-def calls(statement: tirx.Stmt) -> list[str]:
-    """Names of the packed functions that host code calls, in its order."""
-    names: list[str] = []
-
-    def visit(node: object) -> None:
-        if isinstance(node, tvm.ir.Call) and str(node.op.name) == "tirx.tvm_call_packed":
-            names.append(str(node.args[0].value))
-
-    tirx.stmt_functor.post_order_visit(statement, visit)
-    return names
-
-
-def test_what_a_phone_gets() -> None:
-    """For aarch64 and an Adreno; needs no device."""
-    kernel = pipelined(GROUPS, NEON_DOTPROD)
-    assert tirx.analysis.verify_well_formed(kernel)
-    assert tirx.analysis.verify_ssa(kernel)
-    program = compile_opencl(kernel, "kernel")
-    loops: list[tirx.For] = []
-
-    def visit(node: object) -> None:
-        if isinstance(node, tirx.For) and node.kind == tirx.ForKind.PARALLEL:
-            loops.append(node)
-
-    tirx.stmt_functor.post_order_visit(program.host.body, visit)
-    (tasks,) = loops
-    npu, cpu = tasks.body.then_case, tasks.body.else_case
-    assert calls(npu) == [], "the NPU's thread touches no queue"
-    copy, attend = calls(cpu)
-    assert copy == "runtime.TVMTensorCopyFromTo"
-    assert calls(program.host.body)[-1] == attend, "and nobody waits for what was enqueued"
