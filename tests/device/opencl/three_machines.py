@@ -43,6 +43,7 @@ class PatientPilot:
         self.spans: list[Span] = []
         self.heads: list[list[int]] = []
         self.attended: list[Enqueued] = []
+        self.enqueued_at: list[int] = []
         self.changed = threading.Condition()
 
     def note(self, launch: Enqueued) -> None:
@@ -50,6 +51,7 @@ class PatientPilot:
         if "owner" in launch.scalars:
             with self.changed:
                 self.attended.append(launch)
+                self.enqueued_at.append(time.monotonic_ns())
                 self.changed.notify()
 
     def __call__(
@@ -116,21 +118,25 @@ def main(plan_file: str, layer: str, queries: str, keys: str, results: str) -> N
     shape = (int(queries), attention.num_q_heads, attention.head_dim)
     q, q_indptr = rng.standard_normal(shape, dtype=np.float32), indptr([int(queries)])
     batch = paged_batch(attention, [int(keys)], rng)
-    offset, slack = clock_offset(queue)
+    before = clock_offset(queue)
     pilot = PatientPilot()
     tvm.register_global_func(NPU_PILOT, pilot)
     output, lse = run_paged_prefill(
         lambda *arguments: kernel(*arguments, enqueued=pilot.note),
         *(attention, q, q_indptr, batch, False, int(layer)),
     )
+    after = clock_offset(queue)
+    offset, slack = after[0], before[1] + after[1] + abs(after[0] - before[0])
     pages = (batch.pages, batch.page_indptr, batch.page_values, batch.last_page_len)
     want = shadow_paged_prefill(spec, int(layer), q, q_indptr, *pages, False)
     np.savez(results, output=output, lse=lse, twin_output=want[0], twin_lse=want[1])
     document = {
         "pilots": [{"heads": h, "span": s} for h, s in zip(pilot.heads, pilot.spans, strict=True)],
         "attended": [
-            {"owner": launch.scalars["owner"], "span": span}
-            for launch, span in zip(pilot.attended, spans(pilot.attended, offset), strict=True)
+            {"owner": launch.scalars["owner"], "enqueued_at": at, "span": span}
+            for launch, at, span in zip(
+                pilot.attended, pilot.enqueued_at, spans(pilot.attended, offset), strict=True
+            )
         ],
         "slack_ns": slack,
     }
