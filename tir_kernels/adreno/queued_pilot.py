@@ -95,16 +95,15 @@ class QueuedPilot(NpuPilot):
                             q8,
                             row * num_queries + query,
                         )
+            lists = T.bind(T.ceildiv(num_queries, self.spec.pilot.query_block))
             self.launch(
                 layer,
-                q8,
-                k8,
-                heads,
-                num_queries,
-                chunk.num_keys,
+                (q8, k8, heads),
+                (size, num_queries, chunk.num_keys),
+                self.spec.pilot.query_block,
                 importance,
-                position * T.ceildiv(num_queries, self.spec.pilot.query_block),
-                size,
+                position * lists,
+                lists,
                 columns,
             )
 

@@ -198,36 +198,43 @@ class NpuPilot:
                     self.describe(queries, keys, first + g, heads, row)
                     self.quantize(q_rows, queries, first + g, first_query, num_queries, q8, row)
             self.launch(
-                layer, q8, k8, heads, num_queries, keys.num_keys, importance, item, size, columns
+                layer,
+                (q8, k8, heads),
+                (size, num_queries, keys.num_keys),
+                self.spec.pilot.query_block,
+                importance,
+                item,
+                lists,
+                columns,
             )
 
     @T.inline
     def launch(
         self,
         layer: Expr,
-        q8: T.Buffer,
-        k8: T.Buffer,
-        heads: T.Buffer,
-        num_queries: Expr,
-        num_keys: Expr,
+        inputs: tuple[T.Buffer, T.Buffer, T.Buffer],
+        shape: tuple[Expr, Expr, Expr],
+        list_queries: Expr,
         importance: T.Buffer,
         item: Expr,
-        size: Expr,
+        lists: Expr,
         columns: Expr,
     ) -> None:
-        """The call, for `size` owners whose lists begin with `item`."""
-        dims = T.meta_var(self.spec.attention.head_dim)
-        lists = T.bind(T.ceildiv(num_queries, self.spec.pilot.query_block))
+        """The call, for the owners whose lists begin with `item`, so many `lists` of each.
+
+        inputs : queries, keys and heads, as the function takes them. shape : owners, queries of
+        each and keys. list_queries : of these queries, so many share a list.
+        """
+        q8, k8, heads = T.meta_var(inputs)
+        size, num_queries, num_keys = T.meta_var(shape)
+        owner_heads = T.meta_var(T.int32(self.owner_heads))
+        dims = T.meta_var(T.int32(self.spec.attention.head_dim))
         arguments = Arguments(_ARGUMENTS, _TENSORS, _MAX_NDIM)
         arguments.add_integer(layer)
-        arguments.add_tensor(
-            q8.data, "int8", (size, T.int32(self.owner_heads), num_queries, T.int32(dims))
-        )
-        arguments.add_tensor(k8.data, "int8", (size, num_keys, T.int32(dims)))
-        arguments.add_tensor(
-            heads.data, "int32", (size, T.int32(self.owner_heads), T.int32(HEAD_COLUMNS))
-        )
-        arguments.add_integer(T.int32(self.spec.pilot.query_block))
+        arguments.add_tensor(q8.data, "int8", (size, owner_heads, num_queries, dims))
+        arguments.add_tensor(k8.data, "int8", (size, num_keys, dims))
+        arguments.add_tensor(heads.data, "int32", (size, owner_heads, T.int32(HEAD_COLUMNS)))
+        arguments.add_integer(list_queries)
         arguments.add_integer(T.int32(self.spec.pilot.score_max))
         arguments.add_tensor(T.address_of(importance[item, 0]), "int32", (size, lists, columns))
         self.function.call(arguments)

@@ -150,9 +150,11 @@ class NativeHost:
         queue.flush()
         return Enqueued(name, scalars, event)
 
-    def _memory(self, pointer: ctypes.c_void_p) -> Any:
+    def _memory(self, pointer: ctypes.c_void_p | None) -> Any:
         """Memory of this process from `pointer` on, as an argument of a kernel."""
-        first = (ctypes.c_uint8 * 1).from_address(pointer.value or 0)
+        if pointer is None or not pointer.value:
+            return None  # a tensor without elements
+        first = (ctypes.c_uint8 * 1).from_address(pointer.value)
         return self.owner.opencl.SVM(np.ctypeslib.as_array(first))
 
     def _copy(self, source: tvm_ffi.Tensor, target: tvm_ffi.Tensor) -> None:

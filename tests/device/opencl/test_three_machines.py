@@ -69,5 +69,3 @@ def test_the_gpu_attends_while_the_npu_estimates(tiny_plan: Plan, tmp_path: Path
         if launch + 1 < len(pilots):
             busy_begin, busy_end = pilots[launch + 1]["span"]
             assert busy_begin - slack <= begin <= end <= busy_end + slack
-    # who enqueues goes on while the GPU works; the scheduler may hold it up now and then
-    assert any(work["enqueued_at"] < work["span"][1] - slack for work in attended)

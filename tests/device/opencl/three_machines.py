@@ -43,7 +43,6 @@ class PatientPilot:
         self.spans: list[Span] = []
         self.heads: list[list[int]] = []
         self.attended: list[Enqueued] = []
-        self.enqueued_at: list[int] = []
         self.changed = threading.Condition()
 
     def note(self, launch: Enqueued) -> None:
@@ -51,7 +50,6 @@ class PatientPilot:
         if "owner" in launch.scalars:
             with self.changed:
                 self.attended.append(launch)
-                self.enqueued_at.append(time.monotonic_ns())
                 self.changed.notify()
 
     def __call__(
@@ -133,10 +131,8 @@ def main(plan_file: str, layer: str, queries: str, keys: str, results: str) -> N
     document = {
         "pilots": [{"heads": h, "span": s} for h, s in zip(pilot.heads, pilot.spans, strict=True)],
         "attended": [
-            {"owner": launch.scalars["owner"], "enqueued_at": at, "span": span}
-            for launch, at, span in zip(
-                pilot.attended, pilot.enqueued_at, spans(pilot.attended, offset), strict=True
-            )
+            {"owner": launch.scalars["owner"], "span": span}
+            for launch, span in zip(pilot.attended, spans(pilot.attended, offset), strict=True)
         ],
         "slack_ns": slack,
     }
