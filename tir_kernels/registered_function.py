@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tvm import DataType
 from tvm.script import tirx as T
 
+from .dl_tensors import DLTensors
 from .simd.vector import Expr
 
 _INT_ARGUMENT, _TENSOR_ARGUMENT = 1, 7
@@ -23,12 +23,7 @@ _INT_ARGUMENT, _TENSOR_ARGUMENT = 1, 7
 _FIRST_OBJECT = 64
 """kTVMFFIStaticObjectBegin: results of this type and beyond are owned by who receives them."""
 
-_CPU = 1
-"""kDLCPU."""
-
-# Fields of DLTensor and of TVMFFIAny, by TVM's numbers (builtin::TVMStructFieldKind).
-_ADDRESS, _DATA, _SHAPE, _STRIDES, _NDIM = range(5)
-_TYPE_CODE, _TYPE_BITS, _TYPE_LANES, _BYTE_OFFSET, _DEVICE_ID, _DEVICE_TYPE = range(5, 11)
+# Fields of TVMFFIAny, by TVM's numbers (builtin::TVMStructFieldKind).
 _TYPE_INDEX, _PADDING, _VALUE = 13, 14, 15
 
 
@@ -55,10 +50,8 @@ class Arguments:
     def __init__(self, count: int, tensors: int, max_ndim: int) -> None:
         self.count = count
         self.values = T.bind(T.tvm_stack_alloca("tvm_ffi_any", count))
-        self.tensors = T.bind(T.tvm_stack_alloca("array", tensors))
-        self.shapes = T.alloc_buffer((tensors, 2, max_ndim), "int64")
+        self.tensors = DLTensors(tensors, max_ndim)
         self.next_value = 0
-        self.next_tensor = 0
 
     def add_integer(self, value: Expr) -> None:
         """The next argument is an int32 scalar."""
@@ -66,28 +59,7 @@ class Arguments:
 
     def add_tensor(self, address: Expr, dtype: str, shape: Sequence[Expr]) -> None:
         """The next argument is a contiguous tensor in the CPU's memory, from `address` on."""
-        index, self.next_tensor = self.next_tensor, self.next_tensor + 1
-        stride = T.int64(1)
-        for axis, size in reversed(list(enumerate(shape))):
-            T.buffer_store(self.shapes, T.Cast("int64", size), [index, 0, axis])
-            T.buffer_store(self.shapes, stride, [index, 1, axis])
-            stride = stride * T.Cast("int64", size)
-        element = DataType(dtype)
-        fields = {
-            _DATA: address,
-            _SHAPE: T.address_of(self.shapes[index, 0, 0]),
-            _STRIDES: T.address_of(self.shapes[index, 1, 0]),
-            _NDIM: T.int32(len(shape)),
-            _TYPE_CODE: T.uint8(element.type_code),
-            _TYPE_BITS: T.uint8(element.bits),
-            _TYPE_LANES: T.uint16(1),
-            _BYTE_OFFSET: T.uint64(0),
-            _DEVICE_ID: T.int32(0),
-            _DEVICE_TYPE: T.int32(_CPU),
-        }
-        for field, value in fields.items():
-            T.evaluate(T.tvm_struct_set(self.tensors, index, field, value))
-        self._add(_TENSOR_ARGUMENT, T.tvm_struct_get(self.tensors, index, _ADDRESS, "handle"))
+        self._add(_TENSOR_ARGUMENT, self.tensors.add(address, dtype, shape))
 
     def _add(self, type_index: int, value: Expr) -> None:
         index, self.next_value = self.next_value, self.next_value + 1

@@ -12,7 +12,7 @@ from tir_kernels.shadow.list_stages import ATTEND, PILOT
 from ..pipeline import SimulatedOrder, Simulation
 from .stamps import Doubles, Launch
 
-NPU, CPU = "NPU", "CPU"
+NPU, CPU, GPU = "NPU", "CPU", "GPU"
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def simulated_timeline(simulation: Simulation, order: SimulatedOrder) -> Timelin
 def _machine(stage: str, shared_cpu: bool) -> str:
     if stage == PILOT:
         return NPU
-    return CPU if shared_cpu else stage
+    return GPU if stage == ATTEND and not shared_cpu else CPU
 
 
 def _bars(stage: str, begin: Doubles, end: Doubles) -> tuple[Bar, ...]:

@@ -107,9 +107,16 @@ class AttendCost(_Document):
 
 
 class CostModel(_Document):
-    """What every stage costs; `shared_cpu`: one machine selects and attends."""
+    """What every stage costs.
+
+    Attributes
+    ----------
+    shared_cpu : one machine selects and attends.
+    blocking : where two do, the one that selects waits with its lists until the other is free.
+    """
 
     shared_cpu: bool
+    blocking: bool = False
     pilot: PilotCost
     select: SelectCost
     attend: AttendCost

@@ -4,7 +4,7 @@ Every head passes three stages in this order: the pilot estimates on the NPU, th
 CPU or the GPU attends. The pilot runs in launches of one or several heads that have the same scale
 bucket, and a launch hands over all its heads when it ends. Heads are selected and attended in the
 order of the launches. Where one machine selects and attends, a head's two stages follow each other
-there.
+there. Where two do, the first may have to keep a head's lists until the other takes them.
 
 Source: "Dynamic Sparse Attention on Mobile SoCs", the head-wise pipeline.
 """
@@ -48,6 +48,7 @@ class Pipeline:
     heads : costs by head.
     launch_ms : duration of a launch of 1, 2, ... heads; no launch is larger.
     shared_cpu : one machine selects and attends.
+    blocking : who selects does nothing else until who attends takes a head's lists.
 
     Raises `ConfigError` without heads or launches, and for costs that are negative or not finite.
     """
@@ -55,6 +56,7 @@ class Pipeline:
     heads: tuple[HeadCost, ...]
     launch_ms: tuple[float, ...]
     shared_cpu: bool
+    blocking: bool = False
 
     def __post_init__(self) -> None:
         if not self.heads or not self.launch_ms:
@@ -117,6 +119,8 @@ def timeline(pipeline: Pipeline, order: Order) -> tuple[Span, ...]:
             spans.append(Span(ATTEND, (head,), start, attend))
             if pipeline.shared_cpu:
                 select = attend
+            elif pipeline.blocking:
+                select = start
     return tuple(spans)
 
 

@@ -101,7 +101,10 @@ def layer_jobs(plan: Plan, layer: int, costs: CostModel, shape: Shape) -> LayerJ
     if not unit_of_job:
         return None
     pipeline = Pipeline(
-        tuple(costs_of_jobs), _launch_costs(plan, costs, chunk[0], shape.keys), costs.shared_cpu
+        tuple(costs_of_jobs),
+        _launch_costs(plan, costs, chunk[0], shape.keys),
+        costs.shared_cpu,
+        costs.blocking,
     )
     return LayerJobs(pipeline, tuple(unit_of_job), tuple(dense))
 

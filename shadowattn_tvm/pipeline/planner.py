@@ -74,6 +74,7 @@ class Scorer:
     def __init__(self, pipeline: Pipeline) -> None:
         self._launch_ms = (0.0, *pipeline.launch_ms)
         self._costs = [pipeline.after_pilot(head) for head in range(len(pipeline.heads))]
+        self._blocking = pipeline.blocking and not pipeline.shared_cpu
 
     def __call__(self, order: Sequence[Launch]) -> float:
         """The makespan in ms of an order, or of a part of one."""
@@ -87,7 +88,10 @@ class Scorer:
             for head in launch:
                 second, third = self._costs[head]
                 select = (select if select > npu else npu) + second
-                attend = (attend if attend > select else select) + third
+                start = attend if attend > select else select
+                attend = start + third
+                if self._blocking:
+                    select = start
         return npu, select, attend
 
 

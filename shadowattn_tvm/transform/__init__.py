@@ -10,6 +10,7 @@ from .pin_softmax_scale import PinSoftmaxScale
 from .pipeline import PipelineOptions, build_pipeline, require_supported
 from .pipeline_heads import PipelineHeads
 from .stamp_stages import StampStages
+from .three_machines import three_machine_prefill
 
 __all__ = [
     "OPEN_SLOT_FUNCTIONS",
@@ -26,4 +27,5 @@ __all__ = [
     "StampStages",
     "build_pipeline",
     "require_supported",
+    "three_machine_prefill",
 ]

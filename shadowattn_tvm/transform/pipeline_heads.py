@@ -19,7 +19,8 @@ After, with C workers::
 What A leaves for B lies in buffers from outside the loop, at places of its own for every item: with
 one thread the tasks run one after the other. What A does is the kernel's business: it computes what
 the NPU would, or has the process's NPU do it for several items at once (`shadow.npu_pilot`), the
-first of which waits for all.
+first of which waits for all. So is what B does: it may enqueue kernels of a GPU, which is a third
+machine then (`three_machines`).
 
 Source: "Dynamic Sparse Attention on Mobile SoCs", the head-wise pipeline.
 """

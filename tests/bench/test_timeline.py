@@ -39,9 +39,9 @@ def test_three_machines_have_three_lanes(tiny_plan: Plan) -> None:
     costs = cost_model(covers="chunk").model_copy(update={"shared_cpu": False})
     simulation = simulate_layer(shared_lists(tiny_plan), costs, Shape(16, 1000))
     timeline = simulated_timeline(simulation, simulation.planned)
-    assert list(timeline.machines) == ["NPU", "select", "attend"]
-    for stage in ("select", "attend"):
-        assert {bar.stage for bar in timeline.machines[stage]} == {stage}
+    assert list(timeline.machines) == ["NPU", "CPU", "GPU"]
+    for machine, stage in (("CPU", "select"), ("GPU", "attend")):
+        assert {bar.stage for bar in timeline.machines[machine]} == {stage}
 
 
 def test_events_say_that_they_are_simulated(simulation: Simulation) -> None:

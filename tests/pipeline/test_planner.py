@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given, settings
@@ -36,6 +37,7 @@ def pipelines(max_heads: int, *, max_launch: int = 4, shared: bool | None = None
         heads.map(tuple),
         st.lists(COST, min_size=1, max_size=max_launch).map(tuple),
         st.booleans() if shared is None else st.just(shared),
+        st.booleans(),
     )
 
 
@@ -117,6 +119,16 @@ def test_machines_do_one_thing_at_a_time_and_stages_follow_each_other(pipeline: 
         assert select.end_ms - select.start_ms == pytest.approx(pipeline.heads[head].select_ms)
         assert attend.end_ms - attend.start_ms == pytest.approx(pipeline.heads[head].attend_ms)
     assert max(s.end_ms for s in spans) == pytest.approx(Scorer(pipeline)(order))
+
+
+def test_lists_that_nobody_takes_keep_the_cpu_from_selecting() -> None:
+    heads = (HeadCost(0, 1.0, 5.0), HeadCost(0, 1.0, 1.0), HeadCost(0, 4.0, 1.0))
+    free = Pipeline(heads, (1.0,), shared_cpu=False)
+    # the second head's lists wait from 3 to 7 ms for the first one's attention to end
+    assert makespan_ms(free, in_turn(free)) == pytest.approx(9.0)
+    blocking = replace(free, blocking=True)
+    assert makespan_ms(blocking, in_turn(blocking)) == pytest.approx(12.0)
+    assert plan_heads(blocking).makespan_ms < 12.0
 
 
 def test_insertion_keeps_every_launch() -> None:

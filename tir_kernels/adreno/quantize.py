@@ -13,12 +13,12 @@ from ..attention.page_table import key_row, sequence_keys
 from .bucket import ITEMS as BUCKET_ITEMS
 from .bucket import choose_bucket
 from .pilot_rows import ITEMS, ROWS, PilotRows
-from .shadow_scratch import ShadowScratch
+from .shadow_scratch import PilotInputs
 from .vector import Expr, barrier
 
 
 @T.inline
-def load_plan(scratch: ShadowScratch, layer: Expr) -> None:
+def load_plan(scratch: PilotInputs, layer: Expr) -> None:
     for _bx in T.thread_binding(1, thread="blockIdx.x"):
         for _tx in T.thread_binding(1, thread="threadIdx.x"):
             scratch.plan.load(layer)
@@ -60,7 +60,7 @@ class PageOwner:
 
 @T.inline
 def quantize_keys(
-    scratch: ShadowScratch,
+    scratch: PilotInputs,
     cache_rows: T.Buffer,
     page_indptr: T.Buffer,
     page_values: T.Buffer,
@@ -131,7 +131,7 @@ def quantize_keys(
 
 @T.inline
 def quantize_queries(
-    scratch: ShadowScratch, q_rows: T.Buffer, q_indptr: T.Buffer, batch: Expr, tokens: Expr
+    scratch: PilotInputs, q_rows: T.Buffer, q_indptr: T.Buffer, batch: Expr, tokens: Expr
 ) -> None:
     """`packed_queries` of all tokens, and the buckets they took."""
     spec = T.meta_var(scratch.spec)

@@ -15,9 +15,7 @@ from tvm.script import tirx as T
 
 from ..attention.page_table import (
     KV_PLANES,
-    key_row,
     page_rows,
-    sequence_keys,
     value_row_offset,
 )
 from ..constants import MAX_SHARING_ROWS, RATIO_ONE
@@ -25,9 +23,10 @@ from ..pilot.pooling import ROW_BITS
 from ..shadow.prefill import layer_id
 from ..spec import ShadowSpec
 from .block_group import BlockGroup, block_sizes
+from .dense_heads import dense_heads
 from .past import Past, Sequences
 from .quantize import load_plan, quantize_keys, quantize_queries
-from .query_tile import QueryTile, max_tiles
+from .query_tile import max_tiles
 from .row_group import RowGroup, row_work_items
 from .scores import ITEMS, score_rows, vote, weigh_row
 from .shadow_scratch import ShadowScratch, queries_at_once, score_bound
@@ -45,7 +44,7 @@ def _dense_layers(spec: ShadowSpec) -> list[int]:
     ]
 
 
-def _is_sparse(spec: ShadowSpec, layer: Expr, causal: Expr) -> Expr:
+def is_sparse(spec: ShadowSpec, layer: Expr, causal: Expr) -> Expr:
     sparse = causal == 0
     for dense in _dense_layers(spec):
         sparse = T.And(sparse, layer != dense)
@@ -118,7 +117,7 @@ def shadow_paged_prefill(spec: ShadowSpec) -> tirx.PrimFunc:
         scratch = ShadowScratch(spec, batch, tokens, used_pages)
         sequences = T.meta_var(Sequences(batch, q_indptr, page_indptr, page_values, length_info))
         load_plan(scratch, layer_id(sm_scale))
-        if _is_sparse(spec, layer_id(sm_scale), causal):
+        if is_sparse(spec, layer_id(sm_scale), causal):
             # 1. Keys and queries as the pilot takes them
             quantize_keys(
                 scratch, cache_rows, page_indptr, page_values, length_info, batch, used_pages
@@ -258,41 +257,8 @@ def shadow_paged_prefill(spec: ShadowSpec) -> tirx.PrimFunc:
                                 )
                                 group.finish(out_rows, lse_rows, row_at, wanted)
         # 6. Heads that run dense
-        for bx in T.thread_binding(max_tiles(tokens, batch, unit, sizes.rows), thread="blockIdx.x"):
-            for owner in T.thread_binding(hq // unit, thread="blockIdx.y"):
-                for row in T.thread_binding(sizes.rows, thread="threadIdx.y"):
-                    for column in T.thread_binding(sizes.columns, thread="threadIdx.x"):
-                        tile = QueryTile(unit, sizes.rows)
-                        tile.locate(bx, q_indptr, batch)
-                        b = T.meta_var(tile.sequence)
-                        keys = T.bind(
-                            sequence_keys(page_indptr[b], page_indptr[b + 1], length_info[b], slots)
-                        )
-                        is_dense = T.bind(
-                            T.Or(causal > 0, scratch.plan.keep_count(owner * unit, keys) >= keys)
-                        )
-                        num_rows = T.bind(T.if_then_else(is_dense, tile.num_rows, 0))
-                        before = T.bind(
-                            T.if_then_else(causal > 0, keys - tile.num_queries + 1, keys)
-                        )
-                        step = T.bind(T.if_then_else(causal > 0, 1, 0))
-                        last = T.meta_var((tile.first + tile.num_rows - 1) // unit)
-                        block = BlockGroup(geometry, sizes, row, column)
-                        block.start(q_rows, num_rows, lambda i: tile.query_row(i, owner * unit, hq))
-                        block.limit[0] = before + step * ((tile.first + row) // unit)
-                        block.attend(
-                            cache_rows,
-                            cache_rows,
-                            value_row_offset(geometry),
-                            T.if_then_else(num_rows > 0, T.max(before + step * last, 0), 0),
-                            lambda i: key_row(
-                                page_values[page_indptr[b] + i // slots],
-                                owner * unit // geometry.group_size,
-                                i % slots,
-                                geometry,
-                            ),
-                        )
-                        if row < num_rows:
-                            block.finish(out_rows, lse_rows, tile.query_row(row, owner * unit, hq))
+        dense_heads(
+            spec, scratch.plan, sequences, q_rows, cache_rows, out_rows, lse_rows, tokens, causal
+        )
 
     return shadowattn_adreno_paged_prefill

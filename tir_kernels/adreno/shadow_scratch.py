@@ -31,8 +31,8 @@ def score_bound(spec: ShadowSpec) -> int:
 
 
 @T.meta_class
-class ShadowScratch:
-    """Made in the host part of the PrimFunc.
+class PilotInputs:
+    """What is measured and quantized once a call. Made in the host part of the PrimFunc.
 
     Attributes
     ----------
@@ -40,6 +40,29 @@ class ShadowScratch:
     key_maxima : (Hkv * keys,), key_buckets : (batch * Hkv,), packed_keys : (Hkv * keys, D) int8,
         where keys = pages * page_size. query_maxima : (Hq * tokens,), query_buckets :
         (batch * Hq,), packed_queries : (tokens * Hq, D) int8.
+    """
+
+    def __init__(self, spec: ShadowSpec, batch: Expr, tokens: Expr, used_pages: Expr) -> None:
+        geometry = spec.attention
+        hq, hkv, dims = geometry.num_q_heads, geometry.num_kv_heads, geometry.head_dim
+        self.spec = spec
+        self.pages = T.bind(T.max(used_pages, 1))
+        self.tokens = tokens
+        self.keys = T.bind(self.pages * geometry.page_size)
+        self.plan = PlanTable(spec)
+        self.key_maxima = T.alloc_buffer((hkv * self.keys,), "float32")
+        self.key_buckets = T.alloc_buffer((batch * hkv,), "int32")
+        self.packed_keys = T.alloc_buffer((hkv * self.keys, dims), "int8")
+        self.query_maxima = T.alloc_buffer((hq * tokens,), "float32")
+        self.query_buckets = T.alloc_buffer((batch * hq,), "int32")
+        self.packed_queries = T.alloc_buffer((tokens * hq, dims), "int8")
+
+
+class ShadowScratch(PilotInputs):
+    """And what the pilot's stand-in takes on the GPU itself.
+
+    Attributes
+    ----------
     scores : (Hq * queries, keys), of one pass; int16 if requantized, else int32.
     row_maxima, row_inverses, row_shifts : (Hq * queries,) int32, what pooling a row takes.
     votes : (lists, keys) int32; one row unless pooled. lists : (lists, keys) int32, list
@@ -47,25 +70,13 @@ class ShadowScratch:
     """
 
     def __init__(self, spec: ShadowSpec, batch: Expr, tokens: Expr, used_pages: Expr) -> None:
+        super().__init__(spec, batch, tokens, used_pages)
         geometry, pilot = spec.attention, spec.pilot
-        hq, hkv, dims = geometry.num_q_heads, geometry.num_kv_heads, geometry.head_dim
-        self.spec = spec
         self.queries = queries_at_once(spec)
         self.unit = geometry.group_size if pilot.share_group else 1
-        self.owners = hq // self.unit
+        self.owners = geometry.num_q_heads // self.unit
         self.blocks = self.queries // pilot.query_block
-        self.pages = T.bind(T.max(used_pages, 1))
-        self.tokens = tokens
-        self.keys = T.bind(self.pages * geometry.page_size)
-        keys = self.keys
-        rows = hq * self.queries
-        self.plan = PlanTable(spec)
-        self.key_maxima = T.alloc_buffer((hkv * keys,), "float32")
-        self.key_buckets = T.alloc_buffer((batch * hkv,), "int32")
-        self.packed_keys = T.alloc_buffer((hkv * keys, dims), "int8")
-        self.query_maxima = T.alloc_buffer((hq * tokens,), "float32")
-        self.query_buckets = T.alloc_buffer((batch * hq,), "int32")
-        self.packed_queries = T.alloc_buffer((tokens * hq, dims), "int8")
+        rows, keys = geometry.num_q_heads * self.queries, self.keys
         self.scores = T.alloc_buffer((rows, keys), "int16" if pilot.requantize else "int32")
         pooled_rows = rows if pilot.pooled else 1
         self.row_maxima = T.alloc_buffer((pooled_rows,), "int32")

@@ -205,22 +205,50 @@ class NpuPilot:
                     row = T.bind(i * self.owner_heads + g)
                     self.describe(queries, keys, first + g, heads, row)
                     self.quantize(q_rows, queries, first + g, first_query, stride, voters, q8, row)
-            arguments = Arguments(_ARGUMENTS, _TENSORS, _MAX_NDIM)
-            arguments.add_integer(layer)
-            arguments.add_tensor(
-                q8.data, "int8", (size, T.int32(self.owner_heads), voters, T.int32(dims))
+            self.launch(
+                layer,
+                (q8, k8, heads),
+                (size, voters, keys.num_keys),
+                self.spec.pilot.query_block // stride,
+                importance,
+                item,
+                lists,
+                columns,
             )
-            arguments.add_tensor(k8.data, "int8", (size, keys.num_keys, T.int32(dims)))
-            arguments.add_tensor(
-                heads.data, "int32", (size, T.int32(self.owner_heads), T.int32(HEAD_COLUMNS))
-            )
-            arguments.add_integer(self.spec.pilot.query_block // stride)
-            arguments.add_integer(T.int32(self.spec.pilot.score_max))
-            arguments.add_tensor(T.address_of(importance[item, 0]), "int32", (size, lists, columns))
-            self.function.call(arguments)
-            for i in range(size * lists):
-                for pad in range(columns - keys.num_keys):
-                    importance[item + i, keys.num_keys + pad] = T.int32(MASKED_SCORE)
+
+    @T.inline
+    def launch(
+        self,
+        layer: Expr,
+        inputs: tuple[T.Buffer, T.Buffer, T.Buffer],
+        shape: tuple[Expr, Expr, Expr],
+        list_queries: Expr,
+        importance: T.Buffer,
+        item: Expr,
+        lists: Expr,
+        columns: Expr,
+    ) -> None:
+        """The call, for the owners whose lists begin with `item`, so many `lists` of each.
+
+        inputs : queries, keys and heads, as the function takes them. shape : owners, queries of
+        each that vote, and keys. list_queries : of these queries, so many share a list.
+        """
+        q8, k8, heads = T.meta_var(inputs)
+        size, num_queries, num_keys = T.meta_var(shape)
+        owner_heads = T.meta_var(T.int32(self.owner_heads))
+        dims = T.meta_var(T.int32(self.spec.attention.head_dim))
+        arguments = Arguments(_ARGUMENTS, _TENSORS, _MAX_NDIM)
+        arguments.add_integer(layer)
+        arguments.add_tensor(q8.data, "int8", (size, owner_heads, num_queries, dims))
+        arguments.add_tensor(k8.data, "int8", (size, num_keys, dims))
+        arguments.add_tensor(heads.data, "int32", (size, owner_heads, T.int32(HEAD_COLUMNS)))
+        arguments.add_integer(list_queries)
+        arguments.add_integer(T.int32(self.spec.pilot.score_max))
+        arguments.add_tensor(T.address_of(importance[item, 0]), "int32", (size, lists, columns))
+        self.function.call(arguments)
+        for i in range(size * lists):
+            for pad in range(columns - num_keys):
+                importance[item + i, num_keys + pad] = T.int32(MASKED_SCORE)
 
     @T.inline
     def describe(
