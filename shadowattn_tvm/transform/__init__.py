@@ -1,5 +1,6 @@
 """Compiler passes, one a file; `pipeline` lists the phases they run in."""
 
+from .attach_adreno_attention import AttachAdrenoAttention
 from .attach_dense_attention import AttachDenseAttention
 from .attach_shadow_attention import AttachShadowAttention
 from .attach_sparse_decode import AttachSparseDecode
@@ -14,6 +15,7 @@ from .stamp_stages import StampStages
 __all__ = [
     "OPEN_SLOT_FUNCTIONS",
     "WORKSPACE_BYTES",
+    "AttachAdrenoAttention",
     "AttachDenseAttention",
     "AttachShadowAttention",
     "AttachSparseDecode",
