@@ -97,8 +97,6 @@ def _attach_for_opencl(
     target: tvm.target.Target, geometry: Geometry, shadow: ShadowSpec | None, system_lib: bool
 ) -> list[tvm.transform.Pass]:
     attention = geometry.attention if shadow is None else shadow.attention
-    if attention.shadow_rows > 0:
-        raise CompileError("no kernels for sparse decode on OpenCL: switch decode in the plan")
     return [
         PinSoftmaxScale(attention.sm_scale),
         AttachAdrenoAttention(attention, shadow, target, system_lib=system_lib),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tvm
+from tvm import tirx
 
 from tir_kernels.adreno import slots
 from tir_kernels.build import SYSTEM_LIB_PREFIX, build_opencl_kernels
-from tir_kernels.spec import AttentionSpec, ShadowSpec
+from tir_kernels.spec import AttentionSpec, ShadowSpec, SpecError
 
+from ..errors import CompileError
 from .attach_dense_attention import KERNEL_NAMES as DENSE_NAMES
 from .attach_shadow_attention import KERNEL_NAME as SHADOW_NAME
 from .attach_shadow_attention import require_attachable
@@ -28,7 +30,8 @@ class AttachAdrenoAttention:
     is what the kernels' own tests run. The slots find the functions by name when the library is
     loaded.
 
-    With a plan, each attention call's layer id is sent along (see `layer_ids`).
+    With a plan, each attention call's layer id is sent along (see `layer_ids`). Making this pass
+    raises like `adreno_kernels`.
 
     Preconditions: no remaining kernel reads `sm_scale` (see `PinSoftmaxScale`); with a plan,
     `require_attachable`, and `attention` is the plan's.
@@ -42,7 +45,7 @@ class AttachAdrenoAttention:
         *,
         system_lib: bool,
     ) -> None:
-        self.attention = attention
+        self.kernels = adreno_kernels(attention, shadow)
         self.shadow = shadow
         self.target = target
         self.system_lib = system_lib
@@ -52,14 +55,13 @@ class AttachAdrenoAttention:
     ) -> tvm.IRModule:
         attributes = dict(module.attrs or {})
         prefix = str(attributes.get(SYSTEM_LIB_PREFIX, ""))
-        names = kernel_names(self.shadow)
-        kernels = slots(self.attention, self.shadow)
         library = build_opencl_kernels(
-            {names[Slot[slot.upper()]]: kernel for slot, kernel in kernels.items()},
+            dict(self.kernels.values()),
             self.target,
             system_lib_prefix=prefix if self.system_lib else None,
         )
-        module = open_slots(module, {slot: prefix + name for slot, name in names.items()})
+        names = {slot: prefix + name for slot, (name, _) in self.kernels.items()}
+        module = open_slots(module, names)
         others = list(attributes.get(_EXTERNAL_MODULES, []))
         module = module.with_attr(_EXTERNAL_MODULES, [*others, library])
         if self.shadow is None:
@@ -68,11 +70,19 @@ class AttachAdrenoAttention:
         return send_layer_ids(module)
 
 
-def kernel_names(shadow: ShadowSpec | None) -> dict[Slot, str]:
-    """Symbols in the library, without its prefix."""
-    paged_prefill = DENSE_NAMES[Slot.PAGED_PREFILL] if shadow is None else SHADOW_NAME
-    return {
-        Slot.RAGGED_PREFILL: DENSE_NAMES[Slot.RAGGED_PREFILL],
-        Slot.PAGED_PREFILL: paged_prefill,
-        Slot.DECODE: DENSE_NAMES[Slot.DECODE],
-    }
+def adreno_kernels(
+    attention: AttentionSpec, shadow: ShadowSpec | None
+) -> dict[Slot, tuple[str, tirx.PrimFunc]]:
+    """Slot -> symbol in the library, without its prefix, and kernel. Raises `CompileError` for a
+    model or a plan that we have no kernels for."""
+    if attention.shadow_rows > 0:
+        raise CompileError(
+            "no kernels for sparse decode on Adreno GPUs: switch decode to dense in the plan"
+        )
+    names = DENSE_NAMES | ({} if shadow is None else {Slot.PAGED_PREFILL: SHADOW_NAME})
+    try:
+        kernels = slots(attention, shadow)
+    except SpecError as error:
+        raise CompileError(f"this model's attention doesn't fit an Adreno: {error}") from None
+    by_slot = {Slot[slot.upper()]: kernel for slot, kernel in kernels.items()}
+    return {slot: (names[slot], kernel) for slot, kernel in by_slot.items()}
