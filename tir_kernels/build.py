@@ -37,6 +37,13 @@ def pass_context() -> tvm.transform.PassContext:
     )
 
 
+def gpu_pass_context() -> tvm.transform.PassContext:
+    """The context of what TVM's GPU schedules are for. They count on the passes that are in our
+    kernels' way (a schedule's tile is allocated as the whole matrix, and compacted), so GPU kernels
+    of ours are compiled apart (see `build_opencl_kernels`)."""
+    return tvm.transform.PassContext(opt_level=3, config={"tirx.disable_cse_tir": True})
+
+
 def build_kernels(
     functions: Mapping[str, tirx.PrimFunc], target: tvm.target.Target
 ) -> tvm.runtime.Module:

@@ -5,6 +5,7 @@ from .attach_dense_attention import AttachDenseAttention
 from .attach_shadow_attention import AttachShadowAttention
 from .attach_sparse_decode import AttachSparseDecode
 from .dispatch_linear import DispatchLinear
+from .gpu_pipeline import build_gpu_pipeline
 from .inline_call_tir import WORKSPACE_BYTES, InlineCallTIR
 from .open_prefill_slots import OPEN_SLOT_FUNCTIONS, OpenPrefillSlots
 from .pin_softmax_scale import PinSoftmaxScale
@@ -26,6 +27,7 @@ __all__ = [
     "PipelineHeads",
     "PipelineOptions",
     "StampStages",
+    "build_gpu_pipeline",
     "build_pipeline",
     "require_supported",
 ]
