@@ -67,4 +67,6 @@ def _pattern(
 
 def _calls(expression: Any, names: tuple[str, ...]) -> bool:
     """Whether `expression` calls a PrimFunc whose name begins with one of `names`."""
-    return isinstance(expression, relax.Call) and str(expression.args[0].name_hint).startswith(names)
+    return isinstance(expression, relax.Call) and str(expression.args[0].name_hint).startswith(
+        names
+    )
