@@ -26,12 +26,22 @@ PASS_CONFIG = {
     "tirx.disable_storage_rewrite": True,
 }
 
+SYSTEM_LIB_PREFIX = "system_lib_prefix"
+"""TVM's attribute of modules that become a part of a system library."""
+
 
 def pass_context() -> tvm.transform.PassContext:
     """The context everything of ours is compiled in."""
     return tvm.transform.PassContext(
         opt_level=3, disabled_pass=list(DISABLED_PASSES), config=dict(PASS_CONFIG)
     )
+
+
+def gpu_pass_context() -> tvm.transform.PassContext:
+    """The context of what TVM's GPU schedules are for. They count on the passes that are in our
+    kernels' way (a schedule's tile is allocated as the whole matrix, and compacted), so GPU kernels
+    of ours are compiled apart (see `build_opencl_kernels`)."""
+    return tvm.transform.PassContext(opt_level=3, config={"tirx.disable_cse_tir": True})
 
 
 def build_kernels(
@@ -43,3 +53,29 @@ def build_kernels(
     )
     with pass_context():
         return tvm.compile(module, target=target)
+
+
+def build_opencl_kernels(
+    functions: Mapping[str, tirx.PrimFunc],
+    target: tvm.target.Target,
+    *,
+    system_lib_prefix: str | None = None,
+) -> tvm.runtime.Module:
+    """Compile PrimFuncs for an `opencl` target: host code for its host, which imports the source of
+    all their kernels.
+
+    With a prefix, be it empty, the host code is for a system library: linked into a program rather
+    than loaded, found by symbols with that prefix.
+    """
+    prefix = system_lib_prefix or ""
+    module = tvm.IRModule(
+        {
+            prefix + name: function.with_attr("global_symbol", prefix + name)
+            for name, function in functions.items()
+        }
+    )
+    if system_lib_prefix is not None:
+        module = module.with_attr(SYSTEM_LIB_PREFIX, system_lib_prefix)
+    with pass_context():
+        # the pipeline named "adreno" doesn't run in TVM 0.26
+        return tvm.tirx.build(module, target=target, pipeline="default")

@@ -107,7 +107,8 @@ def cross_linker(triple: str) -> CrossLinker | None:
             raise CompileError(
                 f"linking for Android takes its NDK: expected {NDK_VARIABLE} to name its compiler, "
                 "as .../toolchains/llvm/prebuilt/linux-x86_64/bin/aarch64-linux-android29-clang, "
-                f"got {compiler or 'nothing'}"
+                f"got {compiler or 'nothing'}; an archive of object files (-o library.tar) takes "
+                "no linker"
             )
         return CrossLinker(compiler, triple, android=True)
     for name in LINKERS:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tvm
+from tvm.support import tar
 
-from tir_kernels.build import pass_context
+from tir_kernels.build import gpu_pass_context, pass_context
 from tir_kernels.features import cpu_features
 
 from ..config.atomic import write_atomically
@@ -18,7 +19,7 @@ from ..config.chat_config import model_dtype
 from ..errors import OutputError, PlanError
 from ..model import export_model
 from ..plan import Plan
-from ..transform import PipelineOptions, build_pipeline, require_supported
+from ..transform import PipelineOptions, build_gpu_pipeline, build_pipeline, require_supported
 from ..weights import ModelDirectory, model_fingerprint
 from .cache import cached_library_path, library_key
 from .kernel_parameters import attention_spec, library_spec, rope_scaling
@@ -27,6 +28,8 @@ from .metadata import library_metadata
 from .overrides import apply_overrides
 from .targets import resolve_device
 from .tuning import SHIPPED, TunedKernels, model_workloads, tuned_kernels
+
+ARCHIVE_SUFFIX = ".tar"
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class CompiledLibrary:
 
     Attributes
     ----------
-    path : the shared object.
+    path : the shared object, or an archive of object files.
     phases : what was done and how long it took; empty if the cache had it already.
     tuned : which of its kernels have tuned tiles.
     """
@@ -71,7 +74,8 @@ def compile_library(
 ) -> CompiledLibrary:
     """Compile `directory`'s model for `device`, with shadowAttn if a plan is given.
 
-    The library lands in the cache, keyed by content, and is copied to `output` if given.
+    The library lands in the cache, keyed by content, and is copied to `output` if given; where that
+    ends in `.tar` it is an archive of object files, which takes no linker.
     `on_phase` is called as each phase ends. With `debug_dump` the cache is not consulted and the
     IR after each phase is written there. With `trace` the library appends the stamps of its
     pipelines to the file that `SHADOWATTN_TRACE` names. `tuning_logs`: see `tuned_kernels`.
@@ -84,6 +88,7 @@ def compile_library(
         plan,
         device=device,
         overrides=overrides,
+        archive=output is not None and output.suffix == ARCHIVE_SUFFIX,
         debug_dump=debug_dump,
         trace=trace,
         tuning_logs=tuning_logs,
@@ -119,6 +124,7 @@ def _compiled(
     *,
     device: str,
     overrides: str,
+    archive: bool = False,
     open_prefill: bool = False,
     debug_dump: Path | None = None,
     trace: bool = False,
@@ -132,8 +138,10 @@ def _compiled(
     if plan is not None:
         check_plan(plan, directory)
     features = cpu_features(target)
-    workloads = model_workloads(architecture, directory.quantization, plan)
-    tuned = tuned_kernels(workloads, target, features, tuning_logs)
+    tuned = TunedKernels()
+    if not resolved.is_gpu:
+        workloads = model_workloads(architecture, directory.quantization, plan)
+        tuned = tuned_kernels(workloads, target, features, tuning_logs)
     key = library_key(
         directory,
         architecture,
@@ -143,10 +151,10 @@ def _compiled(
         trace=trace,
         tuned=tuned.tiles,
     )
-    cached = cached_library_path(key)
+    cached = cached_library_path(key, ARCHIVE_SUFFIX if archive else ".so")
     phases: list[Phase] = []
     if debug_dump is not None or not cached.is_file():
-        linker = require_linker(str(target.attrs["mtriple"]))
+        linker = None if archive else require_linker(resolved.triple)
         clock = _PhaseClock(phases, on_phase)
         clock.begin("trace the model")
         with target:
@@ -176,14 +184,18 @@ def _compiled(
             open_prefill=open_prefill,
         )
         require_supported(exported.module, options)
-        with target, pass_context():
-            module = build_pipeline(options)(exported.module)
+        pipeline = build_gpu_pipeline(options) if resolved.is_gpu else build_pipeline(options)
+        with target, gpu_pass_context() if resolved.is_gpu else pass_context():
+            module = pipeline(exported.module)
             clock.begin("generate code")
             executable = tvm.compile(module, target=target, relax_pipeline=None)
-        clock.begin("link")
+        clock.begin("archive" if archive else "link")
         # Another process may have been quicker: who took its library has the file that stays.
         with write_atomically(cached, replace=False) as staged:
-            link(executable, staged, linker)
+            if archive:
+                executable.export_library(str(staged), fcompile=tar.tar)
+            else:
+                link(executable, staged, linker)
         clock.end()
     return CompiledLibrary(cached, tuple(phases), tuned)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tvm
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 from tvm.target.codegen import llvm_get_system_cpu, llvm_get_system_triple
 
 from ..config.documents import read_text, validated
@@ -16,6 +16,7 @@ from ..config.paths import configs_dir
 from ..errors import ConfigError
 
 _NATIVE = "native"
+_GPU = "opencl"
 _NPU = "hexagon"
 """The kind of devices whose files `hexagon.targets` reads."""
 
@@ -38,12 +39,44 @@ class TargetConfig(BaseModel):
     pipeline_workers: NonNegativeInt = 0
 
 
+class GpuConfig(BaseModel):
+    """One file of `configs/targets` whose kernels run on a GPU.
+
+    `device` : TVM's name for the family. `max_threads_per_block` : work-items of a group.
+    `host_triple` : what runs the code that starts them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    description: str
+    kind: Literal["opencl"]
+    device: str
+    max_threads_per_block: PositiveInt
+    host_triple: str
+
+
 @dataclass(frozen=True)
 class Device:
-    """What a library is compiled for; fields as in `TargetConfig`."""
+    """What a library is compiled for.
+
+    Attributes
+    ----------
+    target : for TVM; a GPU's has its host.
+    pipeline_workers : as in `TargetConfig`; 0 on a GPU.
+    """
 
     target: tvm.target.Target
     pipeline_workers: int
+
+    @property
+    def is_gpu(self) -> bool:
+        return str(self.target.kind.name) == _GPU
+
+    @property
+    def triple(self) -> str:
+        """What the library is linked for."""
+        host = self.target.host if self.is_gpu else self.target
+        return str(host.attrs["mtriple"])
 
 
 def target_names() -> tuple[str, ...]:
@@ -52,15 +85,21 @@ def target_names() -> tuple[str, ...]:
 
 
 def resolve_target(name: str) -> tvm.target.Target:
-    """The TVM target of a device. Raises like `resolve_device`."""
-    return resolve_device(name).target
+    """The TVM target of a device whose kernels run on a CPU. Raises like `resolve_device`, and for
+    a GPU."""
+    device = resolve_device(name)
+    if device.is_gpu:
+        raise ConfigError(f"{name} is a GPU: expected a device that computes on its CPU")
+    return device.target
 
 
 def resolve_device(name: str) -> Device:
-    """A device by name. Raises `ConfigError` listing the known ones."""
-    if name not in target_names():
+    """A device by name, `android:adreno` (as MLC-LLM spells it) or `android-adreno`. Raises
+    `ConfigError` listing the known ones."""
+    stem = name.replace(":", "-")
+    if stem not in target_names():
         raise ConfigError(f"unknown device {name!r}: expected one of {', '.join(target_names())}")
-    path = _folder() / f"{name}.toml"
+    path = _folder() / f"{stem}.toml"
     try:
         document = tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as error:
@@ -70,6 +109,8 @@ def resolve_device(name: str) -> Device:
             f"{name} runs pilot graphs and nothing else, expected a device that runs whole models; "
             f"`shadowattn compile --device {name}` makes its graphs"
         )
+    if document.get("kind") == _GPU:
+        return _gpu(validated(GpuConfig, document, str(path)))
     config = validated(TargetConfig, document, str(path))
     cpu = llvm_get_system_cpu() if config.cpu == _NATIVE else config.cpu
     triple = llvm_get_system_triple() if config.triple == _NATIVE else config.triple
@@ -78,6 +119,16 @@ def resolve_device(name: str) -> Device:
         options["mattr"] = list(config.features)
     target = tvm.target.Target(options)
     return Device(target, config.pipeline_workers)
+
+
+def _gpu(config: GpuConfig) -> Device:
+    options = {
+        "kind": config.kind,
+        "device": config.device,
+        "max_threads_per_block": config.max_threads_per_block,
+        "host": {"kind": "llvm", "mtriple": config.host_triple},
+    }
+    return Device(tvm.target.Target(options), pipeline_workers=0)
 
 
 def _folder() -> Path:

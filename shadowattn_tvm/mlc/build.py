@@ -22,13 +22,16 @@ from ..compiler.metadata import shadow_metadata
 from ..errors import CompileError
 from ..plan import Plan, plan_hash
 from ..transform.attach_shadow_attention import require_attachable
-from ..transform.kv_cache_slots import Slot, slot_function
+from ..transform.kv_cache_slots import Slot, slot_name
 from ..weights import ModelDirectory
 from .geometry import Geometry, model_geometry
 from .installation import swapped
 from .kernels import kernel_set
 from .report import CompileReport, SwappedKernel
 from .vocabulary import bind_vocabulary
+
+LOADED_SUFFIXES = (".so", ".dylib", ".dll")
+"""Of MLC's libraries that are loaded; others are archives that are linked into a program."""
 
 
 class BuildHook:
@@ -61,8 +64,9 @@ class BuildHook:
             geometry = model_geometry(module)
             directory = self.open_directory()
             shadow = self._shadow(module, geometry, directory, arguments)
-            attach = kernels.attach(arguments.target, geometry, shadow)
-            if attach and (self.plan is not None or directory is not None):
+            system_lib = arguments.output.suffix not in LOADED_SUFFIXES
+            attach = kernels.attach(arguments.target, geometry, shadow, system_lib)
+            if kernels.known_vocabulary and (self.plan is not None or directory is not None):
                 module = bind_vocabulary(module, arguments.config.vocab_size)
             changes = _Changes()
             passes = importlib.import_module("mlc_llm.compiler_pass.pipeline")
@@ -172,7 +176,7 @@ class _Attach:
             return before
         after = tvm.transform.Sequential(self.passes)(before)
         for slot in Slot:
-            old, new = (slot_function(module, slot).name_hint for module in (before, after))
+            old, new = (slot_name(module, slot) for module in (before, after))
             if old != new:
                 kernel = SwappedKernel(slot=slot.name.lower(), before=old, after=new)
                 self.changes.swapped.append(kernel)
@@ -180,7 +184,8 @@ class _Attach:
             {global_var.name_hint for global_var in module.get_global_vars()}
             for module in (before, after)
         )
-        self.changes.added += sorted(names_after - names_before)
+        in_slots = {kernel.after for kernel in self.changes.swapped}
+        self.changes.added += sorted((names_after | in_slots) - names_before)
         return after
 
 

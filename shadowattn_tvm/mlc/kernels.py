@@ -17,6 +17,7 @@ from tir_kernels.spec import ShadowSpec
 
 from ..errors import CompileError
 from ..transform import (
+    AttachAdrenoAttention,
     AttachDenseAttention,
     AttachShadowAttention,
     AttachSparseDecode,
@@ -34,13 +35,18 @@ class KernelSet:
 
     Attributes
     ----------
-    attach : passes to run when the KV cache's creation is lowered; the second argument has the
-        plan's parameters, None for dense attention.
+    attach : passes to run when the KV cache's creation is lowered. Of its arguments the third has
+        the plan's parameters, None for dense attention; the fourth is whether the library will be
+        linked into a program rather than loaded.
+    known_vocabulary : whether the passes need to know how many tokens there are (see `vocabulary`).
     instead : passes to run in place of MLC's, by MLC's names for those.
     context : the pass context to compile in, made from the one MLC compiles in.
     """
 
-    attach: Callable[[tvm.target.Target, Geometry, ShadowSpec | None], list[tvm.transform.Pass]]
+    attach: Callable[
+        [tvm.target.Target, Geometry, ShadowSpec | None, bool], list[tvm.transform.Pass]
+    ]
+    known_vocabulary: bool
     instead: Mapping[str, Callable[[], tvm.transform.Pass]]
     context: Callable[[], AbstractContextManager[object]]
 
@@ -51,7 +57,7 @@ def kernel_set(target: tvm.target.Target, *, dense: bool) -> KernelSet:
     kind = str(target.kind.name)
     if kind not in KERNEL_SETS:
         if dense:
-            return KernelSet(lambda *_: [], {}, nullcontext)
+            return KernelSet(lambda *_: [], False, {}, nullcontext)
         raise CompileError(
             f"no shadowAttn kernels for {kind!r} targets: expected one of "
             f"{', '.join(sorted(KERNEL_SETS))}; compile with --device cpu, or leave --shadow-attn "
@@ -61,7 +67,7 @@ def kernel_set(target: tvm.target.Target, *, dense: bool) -> KernelSet:
 
 
 def _attach_for_cpu(
-    target: tvm.target.Target, geometry: Geometry, shadow: ShadowSpec | None
+    target: tvm.target.Target, geometry: Geometry, shadow: ShadowSpec | None, system_lib: bool
 ) -> list[tvm.transform.Pass]:
     features = cpu_features(target)
     attention = geometry.attention if shadow is None else shadow.attention
@@ -92,16 +98,14 @@ def _cpu_context() -> AbstractContextManager[object]:
     return context
 
 
-def _no_opencl_kernels(
-    target: tvm.target.Target, geometry: Geometry, shadow: ShadowSpec | None
+def _attach_for_opencl(
+    target: tvm.target.Target, geometry: Geometry, shadow: ShadowSpec | None, system_lib: bool
 ) -> list[tvm.transform.Pass]:
-    if shadow is None:
-        return []  # MLC's own dense attention
-    raise CompileError(
-        "this version has no shadowAttn kernels for OpenCL yet: compile for the phone's CPU "
-        '(--device \'{"kind":"llvm","mtriple":"aarch64-linux-android","mcpu":"cortex-a76"}\'), or '
-        "with --shadow-attn off"
-    )
+    attention = geometry.attention if shadow is None else shadow.attention
+    return [
+        PinSoftmaxScale(attention.sm_scale),
+        AttachAdrenoAttention(attention, shadow, target, system_lib=system_lib),
+    ]
 
 
 def _nothing() -> tvm.transform.Pass:
@@ -109,9 +113,12 @@ def _nothing() -> tvm.transform.Pass:
 
 
 KERNEL_SETS: Mapping[str, KernelSet] = {
-    "llvm": KernelSet(_attach_for_cpu, {"LowBatchGemvSpecialize": _schedule_for_cpu}, _cpu_context),
+    "llvm": KernelSet(
+        _attach_for_cpu, True, {"LowBatchGemvSpecialize": _schedule_for_cpu}, _cpu_context
+    ),
     "opencl": KernelSet(
-        _no_opencl_kernels,
+        _attach_for_opencl,
+        False,
         # Both take PrimFuncs apart in a way that TVM 0.26 doesn't have any more.
         {"LowBatchGemvSpecialize": _nothing, "LiftTIRGlobalBufferAlloc": _nothing},
         nullcontext,

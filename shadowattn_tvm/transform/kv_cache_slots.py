@@ -126,12 +126,25 @@ def _creation_arguments(call: relax.Call) -> list[relax.Expr]:
 
 def slot_function(module: tvm.IRModule, slot: Slot) -> tvm.ir.GlobalVar:
     """The PrimFunc that `slot` holds now."""
+    argument = _slot_argument(module, slot)
+    assert isinstance(argument, tvm.ir.GlobalVar), f"slot {slot.name} holds {argument}"
+    return argument
+
+
+def slot_name(module: tvm.IRModule, slot: Slot) -> str:
+    """The name of the function that `slot` holds now, be it the module's or an external one."""
+    argument = _slot_argument(module, slot)
+    if isinstance(argument, relax.ExternFunc):
+        return str(argument.global_symbol)
+    return str(argument.name_hint)
+
+
+def _slot_argument(module: tvm.IRModule, slot: Slot) -> relax.Expr:
     finder = _Finder()
     finder.visit_expr(module[find_creation(module)])
     argument = _creation_arguments(finder.creations[0])[slot]
     if isinstance(argument, relax.Tuple):
         argument = argument.fields[-1]
-    assert isinstance(argument, tvm.ir.GlobalVar), f"slot {slot.name} holds {argument}"
     return argument
 
 

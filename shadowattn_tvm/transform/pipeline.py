@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,10 +85,17 @@ def build_pipeline(options: PipelineOptions) -> tvm.transform.Pass:
         "attach attention": _attach_attention(options),
         "attach engine functions": _attach_engine_functions(options),
         "dispatch linear layers": [DispatchLinear(options.features)],
-        "lower to TIR": _lower_to_tir(),
+        "lower to TIR": lower_to_tir(),
         "schedule the rest": [PolynomialExponentials(), ScheduleFallback()],
-        "lower to VM bytecode": _lower_to_vm(options),
+        "lower to VM bytecode": lower_to_vm(options),
     }
+    return in_phases(phases, options)
+
+
+def in_phases(
+    phases: Mapping[str, Sequence[tvm.transform.Pass]], options: PipelineOptions
+) -> tvm.transform.Pass:
+    """All passes, one phase after the other, each of them announced and dumped."""
     passes: list[tvm.transform.Pass] = [tirx.transform.BindTarget(options.target)]
     for number, (name, steps) in enumerate(phases.items()):
         dump = DumpModule(f"{number}-{name.replace(' ', '-')}.py", options.debug_dump)
@@ -119,11 +126,6 @@ def _attach_attention(options: PipelineOptions) -> list[tvm.transform.Pass]:
 
 
 def _attach_engine_functions(options: PipelineOptions) -> list[tvm.transform.Pass]:
-    bounds = {
-        "seq_len": options.prefill_chunk_size,
-        "total_seq_len": options.context_window_size,
-        "batch_size": options.max_batch_size,
-    }
     return [
         AttachEngineFunctions(
             options.features,
@@ -131,11 +133,21 @@ def _attach_engine_functions(options: PipelineOptions) -> list[tvm.transform.Pas
             options.hidden_size,
             options.attention.dtype,
         ),
-        AttachBounds(bounds),
+        AttachBounds(shape_bounds(options)),
     ]
 
 
-def _lower_to_tir() -> list[tvm.transform.Pass]:
+def shape_bounds(options: PipelineOptions) -> dict[str, int]:
+    """The largest value of each named shape variable."""
+    return {
+        "seq_len": options.prefill_chunk_size,
+        "total_seq_len": options.context_window_size,
+        "batch_size": options.max_batch_size,
+    }
+
+
+def lower_to_tir() -> list[tvm.transform.Pass]:
+    """From operators to fused PrimFuncs, not yet scheduled."""
     return [
         relax.transform.LegalizeOps(),
         relax.transform.AnnotateTIROpPattern(),
@@ -146,7 +158,8 @@ def _lower_to_tir() -> list[tvm.transform.Pass]:
     ]
 
 
-def _lower_to_vm(options: PipelineOptions) -> list[tvm.transform.Pass]:
+def lower_to_vm(options: PipelineOptions) -> list[tvm.transform.Pass]:
+    """From calls of PrimFuncs to the VM's instructions, memory planned."""
     return [
         relax.transform.RewriteDataflowReshape(),
         relax.transform.ToNonDataflow(),

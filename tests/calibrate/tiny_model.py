@@ -11,10 +11,16 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from shadowattn_tvm.config import LlamaConfig, Quantization
-from shadowattn_tvm.config.chat_config import CHAT_CONFIG_FILE, ChatConfig
+from shadowattn_tvm.config.chat_config import (
+    CHAT_CONFIG_FILE,
+    ChatConfig,
+    is_quantized,
+    model_dtype,
+)
 from shadowattn_tvm.config.conversation import Conversation
 from shadowattn_tvm.weights import ModelDirectory, open_model_directory, parameter_layout
-from shadowattn_tvm.weights.layout import float_shapes
+from shadowattn_tvm.weights.group_quantize import quantize_q4
+from shadowattn_tvm.weights.layout import float_shapes, quantized_names
 from shadowattn_tvm.weights.shard_writer import ShardWriter, count_elements
 
 LLAMA3_SCALING = {
@@ -55,6 +61,18 @@ def tiny_parameters(config: LlamaConfig) -> dict[str, NDArray[np.float32]]:
         else rng.uniform(0.5, 1.5, shape).astype(np.float32)
         for name, shape in float_shapes(config).items()
     }
+
+
+def stored_parameters(config: LlamaConfig, quantization: Quantization) -> dict[str, NDArray[Any]]:
+    """`tiny_parameters` as a conversion stores them."""
+    dtype = model_dtype(quantization)
+    stored: dict[str, NDArray[Any]] = {}
+    for name, values in tiny_parameters(config).items():
+        if is_quantized(quantization) and values.ndim == 2:
+            stored |= zip(quantized_names(name), quantize_q4(values, dtype), strict=True)
+        else:
+            stored[name] = values.astype(dtype)
+    return stored
 
 
 def write_tiny_model(

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,15 +18,13 @@ from numpy.typing import NDArray
 
 from shadowattn_tvm.compiler import compile_library
 from shadowattn_tvm.compiler.kernel_parameters import attention_spec, shadow_spec
-from shadowattn_tvm.config.chat_config import Quantization, is_quantized
+from shadowattn_tvm.config.chat_config import Quantization
 from shadowattn_tvm.evaluate.baselines.full import Full
 from shadowattn_tvm.evaluate.open_model import open_model
 from shadowattn_tvm.runtime.session import Session
 from shadowattn_tvm.weights import ModelDirectory, load_parameters
 from shadowattn_tvm.weights.dequantize import plain_parameters
-from shadowattn_tvm.weights.group_quantize import quantize_q4
-from shadowattn_tvm.weights.layout import quantized_names
-from tests.calibrate.tiny_model import tiny_config, tiny_parameters, write_tiny_model
+from tests.calibrate.tiny_model import stored_parameters, tiny_config, write_tiny_model
 from tests.plan.tiny_plan import make_plan
 
 TOKENS = tuple(int(t) for t in np.random.default_rng(3).integers(0, 256, 150))
@@ -38,17 +35,6 @@ TOLERANCE = 0.01
 every_quantization = pytest.mark.parametrize("quantization", ["q0f16", "q4f16_1"])
 
 
-def stored_parameters(quantization: Quantization) -> dict[str, NDArray[Any]]:
-    """`tiny_parameters` as a conversion stores them."""
-    stored: dict[str, NDArray[Any]] = {}
-    for name, values in tiny_parameters(tiny_config()).items():
-        if is_quantized(quantization) and values.ndim == 2:
-            stored |= zip(quantized_names(name), quantize_q4(values, "float16"), strict=True)
-        else:
-            stored[name] = values.astype(np.float16)
-    return stored
-
-
 @pytest.fixture(scope="module")
 def half_directory(
     tmp_path_factory: pytest.TempPathFactory,
@@ -56,7 +42,7 @@ def half_directory(
     @cache
     def made(quantization: Quantization) -> ModelDirectory:
         folder = tmp_path_factory.mktemp(quantization)
-        parameters = stored_parameters(quantization)
+        parameters = stored_parameters(tiny_config(), quantization)
         return write_tiny_model(
             folder, tiny_config(), parameters=parameters, quantization=quantization
         )

@@ -11,6 +11,7 @@ from ..spec import AttentionSpec, ShadowSpec
 from .dense_paged_decode import dense_paged_decode
 from .dense_paged_prefill import dense_paged_prefill
 from .dense_ragged_prefill import dense_ragged_prefill
+from .merge_states import merge_states
 from .shadow_prefill import shadow_paged_prefill
 from .sparse_attention import sparse_attention
 
@@ -18,6 +19,7 @@ __all__ = [
     "dense_paged_decode",
     "dense_paged_prefill",
     "dense_ragged_prefill",
+    "merge_states",
     "shadow_paged_prefill",
     "slots",
     "sparse_attention",
@@ -26,7 +28,7 @@ __all__ = [
 
 def slots(attention: AttentionSpec, shadow: ShadowSpec | None = None) -> dict[str, tirx.PrimFunc]:
     """The kernels of the paged KV cache's attention slots, by slot: `ragged_prefill`,
-    `paged_prefill` (shadowAttn's if there is a plan) and `decode` (dense).
+    `paged_prefill` (shadowAttn's if there is a plan), `decode` (dense) and `merge_states`.
 
     Compile them with `build.pass_context`. As on CPUs, the call's `sm_scale` must carry
     layer_id + scale, and rotation must be done before. Raises `SpecError` for a geometry that
@@ -38,4 +40,5 @@ def slots(attention: AttentionSpec, shadow: ShadowSpec | None = None) -> dict[st
         if shadow is None
         else shadow_paged_prefill(shadow),
         "decode": dense_paged_decode(attention),
+        "merge_states": merge_states(attention),
     }

@@ -14,13 +14,10 @@ from tvm import tirx
 
 from tir_kernels.build import pass_context
 
-ADRENO = {
-    "kind": "opencl",
-    "device": "adreno",
-    "max_threads_per_block": 512,
-    "host": {"kind": "llvm", "mtriple": "aarch64-linux-android"},
-}
-"""The target of an Android phone with an Adreno GPU, as MLC-LLM's `android:adreno` has it."""
+from ...compiler.targets import resolve_device
+
+ADRENO = "android:adreno"
+"""The device that kernels are compiled for where no target is given."""
 
 _LAST_PLAIN_PASS = "tirx.MakePackedAPI"
 """Before it, host functions still have their buffers as parameters."""
@@ -59,13 +56,17 @@ class _KeepPlainModule:
 
 
 def compile_opencl(
-    function: tirx.PrimFunc, name: str, target: tvm.target.Target | None = None
+    function: tirx.PrimFunc,
+    name: str,
+    target: tvm.target.Target | None = None,
+    context: tvm.transform.PassContext | None = None,
 ) -> OpenClProgram:
-    """Compile `function` as it is compiled for a phone, with the context all our kernels have."""
-    target = tvm.target.Target(ADRENO) if target is None else target
+    """Compile `function` as it is compiled for a phone, by default with the context all our kernels
+    have."""
+    target = resolve_device(ADRENO).target if target is None else target
     module = tvm.IRModule({name: function.with_attr("global_symbol", name)})
     plain = _KeepPlainModule()
-    ours = pass_context()
+    ours = pass_context() if context is None else context
     with tvm.transform.PassContext(
         opt_level=ours.opt_level,
         disabled_pass=ours.disabled_pass,

@@ -14,6 +14,7 @@ from tir_kernels.adreno import (
     dense_paged_decode,
     dense_paged_prefill,
     dense_ragged_prefill,
+    merge_states,
     shadow_paged_prefill,
     sparse_attention,
 )
@@ -25,6 +26,7 @@ KERNELS = {
     "ragged_prefill": dense_ragged_prefill,
     "paged_prefill": dense_paged_prefill,
     "paged_decode": dense_paged_decode,
+    "merge_states": merge_states,
     "shadow_prefill": shadow_paged_prefill,
 }
 

@@ -60,6 +60,7 @@ def run_kernels(queue: OpenClQueue) -> None:
         np.testing.assert_allclose(got[0], want[0], **TOLERANCE)
     run_ragged_prefill(kernels["ragged_prefill"], GEOMETRY, q, starts, k, v, starts, True)
     run_paged_decode(kernels["decode"], GEOMETRY, q[:1], batch)
+    kernels["merge_states"](q, np.zeros((3, 2), np.float32), q.copy(), np.ones((3, 2), np.float32))
 
 
 def run_race(queue: OpenClQueue) -> None:

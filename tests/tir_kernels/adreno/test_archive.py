@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-import tarfile
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import tvm
 from tvm.support import tar
 
-from shadowattn_tvm.device.opencl.program import ADRENO
+from shadowattn_tvm.compiler.targets import resolve_device
+from tests.archives import members, require_aarch64, require_opencl
 from tir_kernels.adreno import slots
-from tir_kernels.build import pass_context
+from tir_kernels.build import build_opencl_kernels
 
 from ..dense_harness import SMOLLM2
 from ..shadow.test_prefill import SHARING, shadow_spec
 
-AARCH64 = 183
-"""e_machine of an ELF file."""
+REGISTERS = b"TVMFFIEnvModRegisterSystemLibSymbol"
+"""What the code of a system library calls when the program starts."""
 
 
-def test_an_archive_needs_no_ndk(tmp_path: Path) -> None:
+@pytest.mark.parametrize("prefix", [None, "", "some_model_"])
+def test_an_archive_needs_no_ndk(prefix: str | None, tmp_path: Path) -> None:
     half = replace(SMOLLM2, dtype="float16")
     kernels = slots(half, shadow_spec(half, SHARING["group-block-32"]))
-    module = tvm.IRModule({name: f.with_attr("global_symbol", name) for name, f in kernels.items()})
-    with pass_context():
-        built = tvm.tirx.build(module, target=tvm.target.Target(ADRENO), pipeline="default")
+    target = resolve_device("android:adreno").target
+    built = build_opencl_kernels(kernels, target, system_lib_prefix=prefix)
     path = tmp_path / "adreno.tar"
     tvm.runtime.Executable(built).export_library(str(path), fcompile=tar.tar)
-    with tarfile.open(path) as archive:
-        members = [archive.extractfile(member) for member in archive.getmembers()]
-        objects = [member.read() for member in members if member is not None]
-    assert all(int.from_bytes(data[18:20], "little") == AARCH64 for data in objects)
-    sources = [data for data in objects if b"__kernel void" in data]
-    assert len(sources) == 1
-    for name in kernels:
-        assert f"{name}_kernel(".encode() in sources[0]
+    objects = members(path)
+    require_aarch64(objects)
+    contents = b"".join(objects)
+    require_opencl(contents, kernels.items(), prefix or "")
+    assert (REGISTERS in contents) == (prefix is not None)

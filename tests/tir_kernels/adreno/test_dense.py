@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tvm
 
 from tir_kernels.constants import EMPTY_LSE
 from tir_kernels.reference import attention as twin
@@ -105,6 +106,22 @@ def test_decode(spec: AttentionSpec, opencl_kernel: Kernels) -> None:
         pages = (batch.pages, batch.page_indptr, batch.page_values, batch.last_page_len)
         compare(spec, got, twin.paged_decode(spec, q, *pages))
         assert (got[1][np.array(kv_lengths) == 0] == EMPTY_LSE).all()
+
+
+@every_spec
+def test_merge_states(spec: AttentionSpec, opencl_kernel: Kernels) -> None:
+    """Parts of no keys among them, on either side and on both."""
+    rng = np.random.default_rng(1)
+    rows, heads = 7, spec.num_q_heads
+    values = [draw(spec, rows, heads, rng) for _ in range(2)]
+    lse = [10 * rng.standard_normal((rows, heads), dtype=np.float32) for _ in range(2)]
+    for part, empty in ((0, 2), (1, 3), (0, 4), (1, 4)):
+        values[part][empty], lse[part][empty] = 0, EMPTY_LSE
+    want = twin.merge_states(values[0], lse[0], values[1], lse[1])
+    tensors = [tvm.runtime.tensor(a) for a in (values[0], lse[0], values[1], lse[1])]
+    opencl_kernel("merge_states", spec)(*tensors)
+    compare(spec, (tensors[0].numpy(), tensors[1].numpy()), want)
+    np.testing.assert_array_equal(tensors[1].numpy()[4], np.float32(EMPTY_LSE))
 
 
 def test_scores_in_the_thousands(opencl_kernel: Kernels) -> None:

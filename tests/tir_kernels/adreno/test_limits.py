@@ -42,7 +42,7 @@ def test_every_usual_head_dim_has_a_tile(head_dim: int, dtype: str) -> None:
     assert sizes.items <= MAX_WORK_GROUP
 
 
-@pytest.mark.parametrize("slot", ["ragged_prefill", "paged_prefill", "decode"])
+@pytest.mark.parametrize("slot", ["ragged_prefill", "paged_prefill", "decode", "merge_states"])
 def test_generated_kernels_keep_to_the_limits(slot: str) -> None:
     """As the source says, not as we think."""
     spec = shadow_spec(LARGEST, SHARING["group-block-32"])
