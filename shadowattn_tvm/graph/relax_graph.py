@@ -63,6 +63,7 @@ def pilot_module(graph: PilotGraph) -> tvm.IRModule:
                         [
                             tensor((spec.units, spec.lists, spec.keys), "int32"),
                             tensor(spec.scratch_shape, "int32"),
+                            tensor(spec.scratch_shape, "int32"),
                         ],
                     )
                 )

@@ -76,5 +76,5 @@ class PilotGraphSpec:
 
     @property
     def scratch_shape(self) -> tuple[int, int]:
-        """Scores, then weights, of the rows of a register tile, halfwords in int32 words."""
+        """Scores, or weights, of the rows of a register tile, halfwords in int32 words."""
         return (QUERIES, self.keys // 2)
