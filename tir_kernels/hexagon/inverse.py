@@ -39,13 +39,16 @@ def multiply_high(x: Expr, y: Expr) -> Expr:
 
 def row_inverse(weight_sum: Expr) -> tuple[Expr, Expr]:
     """R and b of Z from 1 to 2^30 - 1, an int32 scalar; plain Python, both bound."""
+    # in memory, not bound: TVM's simplifier takes bound values apart, which takes 20 s here
+    x = T.alloc_buffer((1,), "int32")
+    value = T.alloc_buffer((1,), "int32")
     bits = T.bind(32 - T.clz(weight_sum))
-    value = T.bind(T.shift_left(weight_sum, _VALUE_BITS - bits))
-    x = T.bind(T.int32(_FIRST) - multiply_high(value, T.int32(_SLOPE)))
+    T.buffer_store(value, T.shift_left(weight_sum, _VALUE_BITS - bits), [0])
+    T.buffer_store(x, T.int32(_FIRST) - multiply_high(value[0], T.int32(_SLOPE)), [0])
     for _ in range(_ROUNDS):
-        short = T.bind(T.int32(_TWO) - multiply_high(value, x))
-        x = T.bind(T.shift_left(multiply_high(x, short), 4))
-    inverse = T.bind(T.shift_right(x - _TAKEN_OFF, _INVERSE_BITS - INVERSE_BITS))
+        short = T.bind(T.int32(_TWO) - multiply_high(value[0], x[0]))
+        T.buffer_store(x, T.shift_left(multiply_high(x[0], short), 4), [0])
+    inverse = T.bind(T.shift_right(x[0] - _TAKEN_OFF, _INVERSE_BITS - INVERSE_BITS))
     # the remainder is below 2 Z, so 32 bits of it are enough, whatever overflows before
     numerator = T.Cast(
         "int32", T.shift_left(T.int64(1), T.Cast("int64", INVERSE_BITS + bits)) - T.int64(1)
