@@ -16,6 +16,7 @@ from tvm_ffi.registry import remove_global_func
 from shadowattn_tvm.compiler import compile_library
 from shadowattn_tvm.compiler.hexagon import compile_bank
 from shadowattn_tvm.compiler.hexagon.tools import COMPILER, LINKER
+from shadowattn_tvm.compiler.kernel_parameters import shadow_spec
 from shadowattn_tvm.device.hexagon import EmulatedBank
 from shadowattn_tvm.errors import CompileError, ConfigError, DeviceError, LibraryError, PlanError
 from shadowattn_tvm.graph import LoadedBank, load_bank
@@ -28,6 +29,8 @@ from tir_kernels.pilot.requantize import Requantizer
 from tir_kernels.reference.pilot import pilot_scores
 from tir_kernels.reference.pooling import importance
 from tir_kernels.reference.requantize import requantize
+from tir_kernels.reference.top_k import top_k
+from tir_kernels.spec import keep_count
 
 pytestmark = needs_hexagon
 
@@ -133,6 +136,58 @@ def test_heads_of_a_group_in_different_buckets_vote_one_by_one(
     got = emulated.pilot(1, *launched, 8, SCORE_MAX)
     assert emulated.launches == before + 3
     np.testing.assert_array_equal(got, twin(*launched, 8))
+
+
+@pytest.fixture(scope="module")
+def selecting(
+    tiny_directory: ModelDirectory, plan: Plan, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EmulatedBank]:
+    """The same plan's bank with lists made on the DSP."""
+    path = tmp_path_factory.mktemp("banks") / "selecting"
+    compile_bank(
+        tiny_directory,
+        plan,
+        device="hexagon-v66",
+        output=path,
+        select_on_npu=True,
+        overrides="context_window_size=256",
+    )
+    with EmulatedBank(load_bank(path, plan)) as bank:
+        yield bank
+
+
+def test_a_bank_that_selects_gives_the_twins_lists(
+    tiny_directory: ModelDirectory,
+    folder: Path,
+    plan: Plan,
+    emulated: EmulatedBank,
+    selecting: EmulatedBank,
+) -> None:
+    bank = load_bank(folder)
+    rng = np.random.default_rng(4)
+    spec = shadow_spec(plan, tiny_directory.architecture)
+    for buckets, (units, rows, keys) in zip(
+        bank.manifest.buckets, [(1, 16, 240), (2, 9, 77), (1, 33, 129), (3, 8, 5)] * 3, strict=False
+    ):
+        layer = 1 + rows % 2  # the first is dense
+        pairs = np.broadcast_to(np.array([buckets.q_bucket, buckets.k_bucket]), (units, 3, 2))
+        launched = launch(bank, rng, pairs, rows, keys, layer)
+        got = selecting.select(layer, *launched, 8, SCORE_MAX)
+        votes = twin(*launched, 8)
+        for unit, heads in enumerate(launched[2][:, :, 0].tolist()):
+            k = keep_count(keys, spec.heads[layer][heads[0]].keep_ratio_q16, spec.k_min)
+            want = [top_k(row, np.ones(keys, np.bool_), k) for row in votes[unit]]
+            assert [row.tolist() for row in got[unit]] == [row.tolist() for row in want]
+    pairs = np.array([[[0, 1], [2, 1], [1, 1]]])
+    launched = launch(bank, rng, pairs, 13, 99)
+    with pytest.raises(LibraryError, match="different buckets"):
+        selecting.select(1, *launched, 8, SCORE_MAX)
+    np.testing.assert_array_equal(selecting.pilot(1, *launched, 8, SCORE_MAX), twin(*launched, 8))
+    launched = launch(bank, rng, pairs[:, :1].repeat(3, axis=1), 13, 99)
+    with pytest.raises(LibraryError, match="without --select-on-npu"):
+        selecting.pilot(1, *launched, 8, SCORE_MAX)
+    with pytest.raises(LibraryError, match="with --select-on-npu"):
+        emulated.select(1, *launched, 8, SCORE_MAX)
 
 
 def test_a_whole_model_prefills_with_its_pilot_on_the_emulated_dsp(
