@@ -56,7 +56,6 @@ class Loaded:
         self.pooled = spec.pilot.pooled
         last = pooled_pilot(spec) if self.pooled else pilot_scores(spec)
         built = build_object({"pack": pack_keys(spec), "last": last}, "v66")
-        self.assembly = built.assembly
         self.emulator = HexagonEmulator([built.elf], ["pack", "last"])
 
     def run(
