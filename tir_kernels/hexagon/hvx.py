@@ -1,14 +1,13 @@
 """HVX instructions of 128-byte vectors, as expressions: what the kernels use, and no more.
 
 A vector is always typed `int32x32` here, whatever it holds: 32 words, 64 halfwords or 128 bytes;
-a pair of vectors is `int32x64`; a predicate has a bit for each of 128 bytes. All instructions are in v66 and in every later version alike.
+a pair of vectors is `int32x64`; a predicate has a bit for each of 128 bytes. All instructions are
+in v66 and in every later version alike.
 The pipes that bound a kernel: a packet has at most two multiplies (`vrmpy`, `multiply_*`), one
 shift, two permutes (pairs take both), one vector load and one store.
 """
 
 from __future__ import annotations
-
-from typing import Literal
 
 from tvm.script import tirx as T
 
@@ -27,9 +26,8 @@ VECTOR = f"int32x{WORDS}"
 PAIR = f"int32x{2 * WORDS}"
 PREDICATE = f"boolx{VECTOR_BYTES}"
 
-ElementBytes = Literal[1, 2, 4]
-
-_ELEMENTS: dict[ElementBytes, str] = {1: "b", 2: "h", 4: "w"}
+_ELEMENTS = {1: "b", 2: "h", 4: "w"}
+"""By bytes of an element."""
 
 
 def _hvx(dtype: str, name: str, *operands: Expr) -> Expr:
@@ -132,12 +130,12 @@ def interleave(even: Expr, odd: Expr, element_bytes: int) -> tuple[Expr, Expr]:
     return low(pair), high(pair)
 
 
-def is_greater(x: Expr, y: Expr, element_bytes: ElementBytes) -> Expr:
+def is_greater(x: Expr, y: Expr, element_bytes: int) -> Expr:
     """x > y, signed: a predicate whose bits are alike within an element."""
     return _hvx(PREDICATE, f"vgt{_ELEMENTS[element_bytes]}", x, y)
 
 
-def is_equal(x: Expr, y: Expr, element_bytes: ElementBytes) -> Expr:
+def is_equal(x: Expr, y: Expr, element_bytes: int) -> Expr:
     """x == y, as `is_greater`."""
     return _hvx(PREDICATE, f"veq{_ELEMENTS[element_bytes]}", x, y)
 

@@ -27,8 +27,8 @@ GROUP = 4
 """Dimensions that one `vrmpy` takes."""
 
 _UNROLLED_STEPS = 16
-"""Steps between two jumps, at most: LLVM doesn't overlap the loads of one turn of this loop with the
-products of the one before, which costs three packets a turn."""
+"""Steps between two jumps, at most: LLVM doesn't overlap the loads of one turn of this loop with
+the products of the one before, which costs three packets a turn."""
 
 KEY_BIAS = 128
 """Added to keys."""

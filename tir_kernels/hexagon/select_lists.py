@@ -21,7 +21,6 @@ from .hvx import (
     VECTOR,
     VECTOR_BYTES,
     WORDS,
-    ElementBytes,
     add_bytes,
     as_bytes,
     drop_bytes,
@@ -133,8 +132,7 @@ class RowSelection:
     ) -> None:
         self.rows = rows
         self.scratch = scratch
-        element_bytes: ElementBytes = np.dtype(spec.ranked_dtype).itemsize
-        self.element_bytes = element_bytes
+        self.element_bytes = np.dtype(spec.ranked_dtype).itemsize
         self.lowest, self.bits = _range(spec)
         self.tiles = T.bind(T.ceildiv(num_keys, TILE_KEYS))
         self.pack = LeftPack()

@@ -197,8 +197,8 @@ class EmulatedBank:
         pair: tuple[int, int],
         selecting: bool = False,
     ) -> Int32s:
-        """All units and rows of one pair of buckets, by as many graph calls as that takes: `_call`'s
-        rows."""
+        """All units and rows of one pair of buckets, by as many graph calls as that takes; see
+        `_call`."""
         num_units, group, num_rows, _ = queries.shape
         num_keys, block = keys.shape[1], self.manifest.query_block
         places = layer * self.manifest.num_q_heads + heads[..., _HEAD]
