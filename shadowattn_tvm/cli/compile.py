@@ -42,6 +42,12 @@ def compile_command(
             "hand-chosen tiles only.",
         ),
     ] = "shipped",
+    select_on_npu: Annotated[
+        bool,
+        typer.Option(
+            "--select-on-npu", help="Let a Hexagon's graphs end in lists of keys, not importances."
+        ),
+    ] = False,
 ) -> None:
     """Compile a model library, with shadowAttn in its attention slots."""
     from ..compiler import Phase, compile_library
@@ -50,8 +56,9 @@ def compile_command(
 
     if is_hexagon(device):
         refuse_options(context, ("debug_dump", "tuning_logs"), f"with --device {device}")
-        _compile_bank(model, output, plan, device, overrides)
+        _compile_bank(model, output, plan, device, overrides, select_on_npu)
         return
+    refuse_options(context, ("select_on_npu",), f"with --device {device}: a Hexagon selects")
 
     def report(phase: Phase) -> None:
         console.print(f"  {phase.duration_s:6.1f} s  {phase.name}", highlight=False)
@@ -72,7 +79,9 @@ def compile_command(
     print(library.path)
 
 
-def _compile_bank(model: Path, output: Path, plan: str, device: str, overrides: str) -> None:
+def _compile_bank(
+    model: Path, output: Path, plan: str, device: str, overrides: str, select_on_npu: bool
+) -> None:
     """The pilot graphs of a plan for a DSP."""
     from ..compiler.hexagon import compile_bank
     from ..weights import open_model_directory
@@ -85,6 +94,7 @@ def _compile_bank(model: Path, output: Path, plan: str, device: str, overrides: 
             device=device,
             output=output,
             overrides=overrides,
+            select_on_npu=select_on_npu,
             on_graph=lambda done, total: bar.update(task, completed=done, total=total),
         )
     sizes = [graph.code_bytes for graph in bank.manifest.graphs]

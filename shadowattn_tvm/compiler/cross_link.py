@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from pathlib import Path
 
 from tvm.target.codegen import llvm_get_system_triple
 
-from ..errors import CompileError
+from ..config.programs import run_tool
+from ..errors import CompileError, DeviceError
 
 LINKERS = ("aarch64-linux-gnu-ld", "ld.lld", "ld.lld-19", "ld.lld-16", "ld.lld-14")
 """Any of them will do, the first one found is taken."""
@@ -74,19 +74,10 @@ class CrossLinker:
         return str(library)
 
     def _run(self, *arguments: str) -> None:
-        done = subprocess.run(
-            [self.command, *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_TIMEOUT_S,
-        )
-        if done.returncode != 0:
-            words = [line for line in done.stderr.splitlines() if line.strip()]
-            raise CompileError(
-                f"can't link the library for {self.triple}: {self.command} says: "
-                f"{words[-1] if words else f'exit code {done.returncode}'}"
-            )
+        try:
+            run_tool([self.command, *arguments], _TIMEOUT_S)
+        except DeviceError as error:
+            raise CompileError(f"can't link the library for {self.triple}: {error}") from None
 
 
 def cross_linker(triple: str) -> CrossLinker | None:

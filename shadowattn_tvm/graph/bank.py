@@ -7,17 +7,18 @@ every head's grid, and its graphs hold the constants of all heads.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from tir_kernels.constants import RATIO_ONE
-from tir_kernels.hexagon.graph_spec import PilotGraphSpec
+from tir_kernels.hexagon.graph_spec import PilotGraphSpec, SelectionSpec
+from tir_kernels.hexagon.hvx import WORDS
 from tir_kernels.hexagon.score_tile import QUERIES
 from tir_kernels.hexagon.static_scales import Scales
 from tir_kernels.pilot.pooling import pooling_step
 from tir_kernels.pilot.quantize import bucket_scales
 from tir_kernels.pilot.requantize import requantizer
-from tir_kernels.spec import ShadowSpec
+from tir_kernels.spec import ShadowSpec, keep_count
 
 from ..errors import ConfigError
 
@@ -48,12 +49,14 @@ class PilotGraph:
         stay INT32, which takes no scales.
     spec : its shapes.
     scales : of every head, layer by layer; empty without requantization.
+    keep_ratios : likewise, in units of 1/65536; empty where the graph selects nothing.
     """
 
     q_bucket: int | None
     k_bucket: int | None
     spec: PilotGraphSpec
     scales: tuple[Scales, ...]
+    keep_ratios: tuple[int, ...] = ()
 
     @property
     def symbol(self) -> str:
@@ -66,14 +69,20 @@ class PilotGraph:
 
 
 def pilot_graphs(
-    shadow: ShadowSpec, sizes: GraphSizes, *, context_tokens: int, chunk_tokens: int
+    shadow: ShadowSpec,
+    sizes: GraphSizes,
+    *,
+    context_tokens: int,
+    chunk_tokens: int,
+    select: bool = False,
 ) -> tuple[PilotGraph, ...]:
     """All graphs of a plan, by buckets, then strides, then units, then keys.
 
     Sizes are left out that are larger than it takes to hold `context_tokens` keys, those of
     `chunk_tokens` rows that vote and a layer's units. Where the heads of a GQA group share lists
     they may be in different buckets, and then go one by one: so there are graphs of a unit with one
-    head besides.
+    head besides. With `select` graphs end in lists, but those don't: their votes have yet to be
+    added up.
 
     Raises `ConfigError` if no graph holds the context.
     """
@@ -92,7 +101,7 @@ def pilot_graphs(
     if pilot.requantize:
         side = range(shadow.buckets_per_axis)
         buckets = list(product(side, side))
-    return tuple(
+    graphs = tuple(
         PilotGraph(
             q_bucket,
             k_bucket,
@@ -106,6 +115,23 @@ def pilot_graphs(
         for u, heads in shapes
         for n in keys
     )
+    return tuple(
+        selecting(graph, shadow) if select and graph.spec.heads == group else graph
+        for graph in graphs
+    )
+
+
+def selecting(graph: PilotGraph, shadow: ShadowSpec) -> PilotGraph:
+    """A graph that ends in lists. They have room for what the plan's sparse heads keep; heads that
+    run dense have no pilot to ask."""
+    ratios = tuple(head.keep_ratio_q16 for layer in shadow.heads for head in layer)
+    keys = graph.spec.keys
+    kept = max(
+        (keep_count(keys, ratio, shadow.k_min) for ratio in ratios if ratio < RATIO_ONE),
+        default=keys,
+    )
+    selection = SelectionSpec(max(WORDS, WORDS * -(-kept // WORDS)), shadow.k_min)
+    return replace(graph, spec=replace(graph.spec, selection=selection), keep_ratios=ratios)
 
 
 def rows_by_stride(shadow: ShadowSpec, sizes: GraphSizes, chunk_tokens: int) -> dict[int, int]:

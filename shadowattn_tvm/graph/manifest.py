@@ -38,6 +38,7 @@ class BankGraph(StrictDocument):
     index : its number, by which the header's table and the FastRPC interface know it.
     list_rows : rows of a head that vote on one list, in the order they are given.
     lists : rows of importances of a unit; 0 where the result is scores.
+    list_capacity : keys that a list has room for; 0 where keys are selected elsewhere.
     code_bytes : machine code and constants, without symbols.
     """
 
@@ -51,6 +52,7 @@ class BankGraph(StrictDocument):
     keys: Positive
     list_rows: Positive
     lists: NonNegative
+    list_capacity: NonNegative = 0
     result_dtype: Literal["int8", "int16", "int32"]
     result_bytes: Positive
     workspace_bytes: NonNegative

@@ -8,7 +8,9 @@ from tvm import relax
 from tir_kernels.hexagon.pack_keys import pack_keys
 from tir_kernels.hexagon.pilot_scores import pilot_scores
 from tir_kernels.hexagon.pooled_pilot import SCALE_FIELDS, pooled_pilot
-from tir_kernels.hexagon.static_scales import static_scales
+from tir_kernels.hexagon.score_tile import TILE_KEYS
+from tir_kernels.hexagon.select_lists import select_lists
+from tir_kernels.hexagon.static_scales import keep_ratios, static_scales
 
 from .bank import PilotGraph
 
@@ -22,7 +24,8 @@ def pilot_module(graph: PilotGraph) -> tvm.IRModule:
     Variables: `queries` (units, heads, M, D) int8; `keys` (units, N, D) int8; `heads`
     (units * heads,) int32, `layer * query heads of a layer + head` of each; `lengths` (2,) int32,
     the rows and the keys that count. Result: importances (units, lists, N) int32, or scores
-    (units, heads, M, N); see `pooled_pilot` and `pilot_scores`.
+    (units, heads, M, N); see `pooled_pilot` and `pilot_scores`. Of a graph that selects: lists of
+    these rows, one int32 vector, see `select_lists`.
     """
     spec = graph.spec
     tensor = relax.TensorType
@@ -61,20 +64,41 @@ def pilot_module(graph: PilotGraph) -> tvm.IRModule:
                         builder.add_func(pooled_pilot(spec), "pooled_pilot"),
                         operands,
                         [
-                            tensor((spec.units, spec.lists, spec.keys), "int32"),
+                            tensor(spec.ranked_shape, spec.ranked_dtype),
+                            tensor(spec.scratch_shape, "int32"),
                             tensor(spec.scratch_shape, "int32"),
                         ],
                     )
                 )
-                result = builder.emit_output(outputs[0])
+                ranked = outputs[0]
             else:
-                shape = (spec.units, spec.heads, spec.queries, spec.keys)
-                result = builder.emit_output(
+                ranked = builder.emit(
                     relax.call_tir(
                         builder.add_func(pilot_scores(spec), "pilot_scores"),
                         operands,
-                        tensor(shape, spec.score_dtype),
+                        tensor(spec.ranked_shape, spec.ranked_dtype),
                     )
                 )
+            if spec.selection is not None:
+                stage = keep_ratios(graph.keep_ratios, spec.all_heads)
+                ratios = builder.emit(
+                    relax.call_tir(
+                        builder.add_func(stage, "keep_ratios"),
+                        [heads],
+                        tensor((spec.all_heads, 1), "int32"),
+                    )
+                )
+                lists = builder.emit(
+                    relax.call_tir(
+                        builder.add_func(select_lists(spec), "select_lists"),
+                        [ranked, ratios, lengths],
+                        [
+                            tensor((spec.list_words,), "int32"),
+                            tensor((spec.keys + TILE_KEYS,), "int32"),
+                        ],
+                    )
+                )
+                ranked = lists[0]
+            result = builder.emit_output(ranked)
         builder.emit_func_output(result)
     return builder.finalize()

@@ -32,6 +32,23 @@ def test_a_bank_is_made_and_replaced(
     assert [path.name for path in (tmp_path / "taken").iterdir()] == ["letter.txt"]
 
 
+def test_a_bank_may_select(
+    run: Run, tiny_directory: ModelDirectory, tiny_plan: Plan, plan_file: Path, tmp_path: Path
+) -> None:
+    """A quarter of 512 keys, a list for each of the rows of the tiny plan's heads."""
+    bank = tmp_path / "bank"
+    command = ("compile", tiny_directory.path, "--plan", plan_file, "--device", "hexagon-v75")
+    code, _, err = run(*command, "--select-on-npu", "-o", bank)
+    assert code == 0, err
+    graphs = load_bank(bank, tiny_plan).manifest.graphs
+    assert {(g.keys, g.list_capacity, g.result_dtype) for g in graphs} == {(512, 128, "int32")}
+    rows = [g.units * g.heads * g.queries for g in graphs]
+    assert [g.result_bytes for g in graphs] == [4 * r * (128 + 1) for r in rows]
+    header = (bank / "shadowattn_pilot.h").read_text()
+    assert "[units][heads][queries][list_capacity] int32" in header
+    assert "lists of keys" in (bank / "shadowattn_pilot.idl").read_text()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -39,6 +56,7 @@ def test_a_bank_is_made_and_replaced(
         (("--device", "hexagon-v75", "--tuning-logs", "off"), "--tuning-logs can't be given"),
         (("--device", "hexagon-v75", "--plan", "smollm2-135m-r20"), "another model"),
         (("--device", "hexagon-v1"), "hexagon-v75"),
+        (("--device", "host", "--select-on-npu"), "--select-on-npu can't be given"),
     ],
 )
 def test_mistakes_are_said(

@@ -35,11 +35,17 @@ class HexagonObject:
     Attributes
     ----------
     elf : a relocatable object.
-    assembly : what it is made of, for tests and for people.
+    library : TVM's module that it was written from.
     """
 
     elf: bytes
-    assembly: str
+    library: Any
+
+    @property
+    def assembly(self) -> str:
+        """What the object is made of, for tests and for people: generated anew, as long as the
+        object took."""
+        return str(self.library.inspect_source("s"))
 
 
 def hexagon_target(version: str) -> tvm.target.Target:
@@ -70,7 +76,7 @@ def build_object(functions: Mapping[str, tirx.PrimFunc], version: str) -> Hexago
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernels.o"
         library.write_to_file(str(path), "o")
-        return HexagonObject(path.read_bytes(), str(library.inspect_source("s")))
+        return HexagonObject(path.read_bytes(), library)
 
 
 def _to_loops(target: tvm.target.Target) -> list[tvm.transform.Pass]:

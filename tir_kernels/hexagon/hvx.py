@@ -1,7 +1,8 @@
 """HVX instructions of 128-byte vectors, as expressions: what the kernels use, and no more.
 
 A vector is always typed `int32x32` here, whatever it holds: 32 words, 64 halfwords or 128 bytes;
-a pair of vectors is `int32x64`. All instructions are in v66 and in every later version alike.
+a pair of vectors is `int32x64`; a predicate has a bit for each of 128 bytes. All instructions are
+in v66 and in every later version alike.
 The pipes that bound a kernel: a packet has at most two multiplies (`vrmpy`, `multiply_*`), one
 shift, two permutes (pairs take both), one vector load and one store.
 """
@@ -23,6 +24,10 @@ VRMPY_PER_PACKET = 2
 
 VECTOR = f"int32x{WORDS}"
 PAIR = f"int32x{2 * WORDS}"
+PREDICATE = f"boolx{VECTOR_BYTES}"
+
+_ELEMENTS = {1: "b", 2: "h", 4: "w"}
+"""By bytes of an element."""
 
 
 def _hvx(dtype: str, name: str, *operands: Expr) -> Expr:
@@ -125,6 +130,86 @@ def interleave(even: Expr, odd: Expr, element_bytes: int) -> tuple[Expr, Expr]:
     return low(pair), high(pair)
 
 
+def is_greater(x: Expr, y: Expr, element_bytes: int) -> Expr:
+    """x > y, signed: a predicate whose bits are alike within an element."""
+    return _hvx(PREDICATE, f"vgt{_ELEMENTS[element_bytes]}", x, y)
+
+
+def is_equal(x: Expr, y: Expr, element_bytes: int) -> Expr:
+    """x == y, as `is_greater`."""
+    return _hvx(PREDICATE, f"veq{_ELEMENTS[element_bytes]}", x, y)
+
+
+def is_greater_unsigned_byte(x: Expr, y: Expr) -> Expr:
+    """x.ub > y.ub."""
+    return _hvx(PREDICATE, "vgtub", x, y)
+
+
+def has_bits(x: Expr, bits: int) -> Expr:
+    """Whether a byte of x has any of `bits`."""
+    return _hvx(PREDICATE, "vandvrt", x, T.int32(in_every_byte(bits)))
+
+
+def as_bytes(predicate: Expr) -> Expr:
+    """1 in every byte whose bit is set, else 0."""
+    return _hvx(VECTOR, "vandqrt", predicate, T.int32(in_every_byte(1)))
+
+
+def in_every_byte(value: int) -> int:
+    """A byte four times, as a signed word."""
+    word = value * 0x01010101
+    return word - (1 << 32) if word >> 31 else word
+
+
+def pick_bytes(predicate: Expr, x: Expr, y: Expr) -> Expr:
+    """Bytes of x where the predicate says so, else of y."""
+    return _hvx(VECTOR, "vmux", predicate, x, y)
+
+
+def keep_bytes(predicate: Expr, x: Expr) -> Expr:
+    """Bytes of x where the predicate says so, else 0."""
+    return _hvx(VECTOR, "vandvqv", predicate, x)
+
+
+def drop_bytes(predicate: Expr, x: Expr) -> Expr:
+    """0 where the predicate says so, else bytes of x."""
+    return _hvx(VECTOR, "vandvnqv", predicate, x)
+
+
+def prefix_sum(predicate: Expr) -> Expr:
+    """In every byte, how many bits are set up to it and in it: 0 to 128, unsigned."""
+    return _hvx(VECTOR, "vprefixqb", predicate)
+
+
+def add_bytes(sums: Expr, x: Expr) -> Expr:
+    """sums.uw + the four unsigned bytes of each word of x."""
+    return _hvx(VECTOR, "vrmpyub.acc", sums, x, T.int32(in_every_byte(1)))
+
+
+def subtract_bytes(x: Expr, y: Expr) -> Expr:
+    return _hvx(VECTOR, "vsubb", x, y)
+
+
+def even_bytes(low: Expr, high: Expr) -> Expr:
+    """The lower byte of every halfword of two vectors, in their order."""
+    return _hvx(VECTOR, "vpackeb", high, low)
+
+
+def even_halves(low: Expr, high: Expr) -> Expr:
+    """The lower halfword of every word of two vectors, in their order."""
+    return _hvx(VECTOR, "vpackeh", high, low)
+
+
+def widen_bytes(x: Expr) -> list[Expr]:
+    """Unsigned bytes as words, four vectors, in order."""
+    halves = T.bind(_hvx(PAIR, "vunpackub", x))
+    vectors = []
+    for half in (low(halves), high(halves)):
+        pair = T.bind(_hvx(PAIR, "vunpackuh", half))
+        vectors += [low(pair), high(pair)]
+    return vectors
+
+
 def low(pair: Expr) -> Expr:
     """The first vector of a pair."""
     return _hvx(VECTOR, "lo", pair)
@@ -143,6 +228,12 @@ def rotate(x: Expr, distance_bytes: int) -> Expr:
 def first_word(x: Expr) -> Expr:
     """Word 0, an int32 scalar."""
     return _hvx("int32", "extractw", x, T.int32(0))
+
+
+def last_byte(x: Expr) -> Expr:
+    """Byte 127, unsigned, an int32 scalar."""
+    word = _hvx("int32", "extractw", x, T.int32(VECTOR_BYTES - 4))
+    return T.bitwise_and(T.shift_right(word, 24), T.int32(0xFF))
 
 
 def max_of_halves(x: Expr) -> Expr:

@@ -29,7 +29,7 @@ def pooled_pilot(spec: PilotGraphSpec) -> tirx.PrimFunc:
     Variables: `queries` (units, heads, M, D) int8; `packed`, as of `pack_keys`; `scales`
     (units * heads, 3) int32, each head's multiplier, shift and step; `lengths` (2,) int32, the rows
     of each head that vote, up to M, and the keys that count, up to N; output `importance`
-    (units, lists, N) int32, MASKED_SCORE from the last key on; `scratch` is overwritten.
+    (units, lists, N) int32, MASKED_SCORE from the last key on; `scores` and `weights` are scratch.
     Computation, per list: `reference.pooling.importance` of the requantized scores of the list's
     rows of all heads of its unit. Lists without rows are zeros.
 
@@ -47,7 +47,8 @@ def pooled_pilot(spec: PilotGraphSpec) -> tirx.PrimFunc:
         var_scales: T.handle,
         var_lengths: T.handle,
         var_importance: T.handle,
-        var_scratch: T.handle,
+        var_scores: T.handle,
+        var_weights: T.handle,
     ) -> None:
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
         queries = T.match_buffer(var_queries, (spec.units, heads, rows, dim), "int8")
@@ -55,11 +56,12 @@ def pooled_pilot(spec: PilotGraphSpec) -> tirx.PrimFunc:
         scales = T.match_buffer(var_scales, (spec.all_heads, SCALE_FIELDS), "int32")
         lengths = T.match_buffer(var_lengths, (2,), "int32")
         importance = T.match_buffer(var_importance, (spec.units, lists, spec.keys), "int32")
-        scratch = T.match_buffer(var_scratch, spec.scratch_shape, "int32")
+        scores = T.match_buffer(var_scores, spec.scratch_shape, "int32")
+        weights = T.match_buffer(var_weights, spec.scratch_shape, "int32")
         num_rows = T.bind(lengths[0])
         list_rows = T.decl_buffer((spec.units * lists, spec.keys), "int32", data=importance.data)
         tile = ScoreTile(queries, packed, spec.all_heads * rows, dim)
-        votes = TileVotes(spec, list_rows, scratch, T.bind(lengths[1]))
+        votes = TileVotes(spec, list_rows, scores, weights, T.bind(lengths[1]))
         votes.start()
         for unit in range(spec.units):
             votes.clear(unit * lists)

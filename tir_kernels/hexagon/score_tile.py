@@ -26,11 +26,15 @@ TILE_KEYS = BLOCKS * WORDS
 GROUP = 4
 """Dimensions that one `vrmpy` takes."""
 
+_UNROLLED_STEPS = 16
+"""Steps between two jumps, at most: LLVM doesn't overlap the loads of one turn of this loop with
+the products of the one before, which costs three packets a turn."""
+
 KEY_BIAS = 128
 """Added to keys."""
 
-_BIASES = KEY_BIAS * 0x0101010101010101 - (1 << 64)
-"""The bias in eight bytes, as a signed double word."""
+_BIASES = KEY_BIAS * 0x01010101 - (1 << 32)
+"""The bias in four bytes, as a signed word."""
 
 
 def vrmpy_bound_packets(rows: int, keys: int, head_dim: int) -> int:
@@ -49,52 +53,59 @@ class ScoreTile:
 
     Attributes
     ----------
-    starts : (QUERIES,) int32, what the sums of a query begin with.
+    starts : a vector a query, what its sums begin with.
     """
 
     def __init__(self, queries: T.Buffer, packed: T.Buffer, num_rows: int, head_dim: int) -> None:
         self.words = T.decl_buffer((num_rows, head_dim // GROUP), "int32", data=queries.data)
-        self.doubles = T.decl_buffer((num_rows, head_dim // 8), "int64", data=queries.data)
         self.packed = packed
         self.steps = head_dim // GROUP
+        self.unrolled = max(n for n in range(1, _UNROLLED_STEPS + 1) if self.steps % n == 0)
         self.sums = [
             [T.alloc_buffer((WORDS,), "int32") for _ in range(BLOCKS)] for _ in range(QUERIES)
         ]
-        self.biased = T.alloc_buffer((1,), "int64")
-        self.starts = T.alloc_buffer((QUERIES,), "int32")
+        self.starts = [T.alloc_buffer((WORDS,), "int32") for _ in range(QUERIES)]
 
     @T.inline
     def begin(self, row: Expr, start: Expr) -> None:
         """The tiles that follow are of the queries `row` and on; `start` is added to all sums."""
-        for q in range(QUERIES):
-            self.biased[0] = T.int64(0)
-            for i in range(self.steps // 2):
-                self.biased[0] = T.call_llvm_pure_intrin(
-                    "int64",
-                    "llvm.hexagon.M5.vrmacbsu",
-                    self.biased[0],
-                    self.doubles[row + q, i],
-                    T.int64(_BIASES),
-                )
-            self.starts[q] = (
-                start
-                - T.Cast("int32", self.biased[0])
-                - T.Cast("int32", T.shift_right(self.biased[0], T.int64(32)))
+        self.clear_starts()
+        for turn in range(self.steps // self.unrolled):
+            for step in T.unroll(self.unrolled):
+                self.add_biases(row, turn * self.unrolled + step)
+        self.close_starts(start)
+
+    def clear_starts(self) -> None:
+        """Plain Python, as are those that follow without `T.inline`."""
+        for total in self.starts:
+            T.buffer_store(total, splat_word(T.int32(0)), [words(0)])
+
+    def add_biases(self, row: Expr, step: Expr) -> None:
+        """What the keys' bias adds in four dimensions."""
+        biases = T.bind(splat_word(T.int32(_BIASES)))
+        for q, total in enumerate(self.starts):
+            T.buffer_store(
+                total, vrmpy(total[words(0)], biases, self.words[row + q, step]), [words(0)]
             )
+
+    def close_starts(self, start: Expr) -> None:
+        first = T.bind(splat_word(start))
+        for total in self.starts:
+            T.buffer_store(total, first - total[words(0)], [words(0)])
 
     @T.inline
     def run(self, row: Expr, block: Expr) -> None:
         """The sums of the queries `row` and on with the keys `32 * block` and on."""
         self.clear()
-        for step in range(self.steps):
-            self.accumulate(row, block, step)
+        for turn in range(self.steps // self.unrolled):
+            for step in T.unroll(self.unrolled):
+                self.accumulate(row, block, turn * self.unrolled + step)
 
     def clear(self) -> None:
-        """Plain Python, as is the next."""
-        for q, sums in enumerate(self.sums):
-            start = T.bind(splat_word(self.starts[q]))
+        for start, sums in zip(self.starts, self.sums, strict=True):
+            first = T.bind(start[words(0)])
             for total in sums:
-                T.buffer_store(total, start, [words(0)])
+                T.buffer_store(total, first, [words(0)])
 
     def accumulate(self, row: Expr, block: Expr, step: Expr) -> None:
         """Four dimensions' products."""

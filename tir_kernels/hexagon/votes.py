@@ -1,6 +1,7 @@
 """The votes of the rows of a register tile, by HVX: the contract of `pilot.pooling`.
 
-Scores lie in `scratch` (QUERIES, N / 2) int32, two halfwords a word, and give way to weights there.
+Scores and weights lie in (QUERIES, N / 2) int32 each, two halfwords a word. They are two buffers,
+so that LLVM may load the next scores before it stores weights.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from .hvx import (
     widening_products,
     words,
 )
+from .inverse import row_inverse
 from .limits import TileLimits
 from .requantize import (
     in_both_halves,
@@ -52,19 +54,25 @@ class TileVotes:
     Parameters
     ----------
     importance : (units * lists, N) int32.
-    scratch : (QUERIES, N / 2) int32.
+    scores, weights : (QUERIES, N / 2) int32, overwritten.
     num_keys : keys that count.
     """
 
     def __init__(
-        self, spec: PilotGraphSpec, importance: T.Buffer, scratch: T.Buffer, num_keys: Expr
+        self,
+        spec: PilotGraphSpec,
+        importance: T.Buffer,
+        scores: T.Buffer,
+        weights: T.Buffer,
+        num_keys: Expr,
     ) -> None:
         self.lists = spec.lists
         self.all_vectors = spec.keys // HALVES
         self.own_lists = spec.list_rows == 1
         self.score_max = spec.pilot.score_max
         self.importance = importance
-        self.scratch = scratch
+        self.scores = scores
+        self.weights = weights
         self.num_keys = num_keys
         self.tiles = T.bind(T.ceildiv(num_keys, TILE_KEYS))
         self.vectors = T.bind(self.tiles * (TILE_KEYS // HALVES))
@@ -73,8 +81,6 @@ class TileVotes:
         self.tables = T.alloc_buffer((2, WORDS), "int32")
         self.most = [T.alloc_buffer((WORDS,), "int32") for _ in range(QUERIES)]
         self.totals = [T.alloc_buffer((WORDS,), "int32") for _ in range(QUERIES)]
-        self.divisors = T.alloc_buffer((QUERIES,), "int32")
-        self.remainders = T.alloc_buffer((QUERIES,), "int32")
         self.inverses = T.alloc_buffer((QUERIES,), "int32")
         self.shifts = T.alloc_buffer((QUERIES,), "int32")
 
@@ -121,7 +127,7 @@ class TileVotes:
                         limits,
                     )
                 )
-                T.buffer_store(self.scratch, scores, [q, words(vector)])
+                T.buffer_store(self.scores, scores, [q, words(vector)])
                 T.buffer_store(most, max_halves(most[words(0)], scores), [words(0)])
 
     @T.inline
@@ -145,7 +151,7 @@ class TileVotes:
         high_table, low_table = (T.bind(self.tables[i, words(0)]) for i in range(2))
         for q, (most, total) in enumerate(zip(self.most, self.totals, strict=True)):
             distances = [
-                T.bind(subtract_halves(most[words(0)], self.scratch[q, words(2 * pair + i)]))
+                T.bind(subtract_halves(most[words(0)], self.scores[q, words(2 * pair + i)]))
                 for i in range(2)
             ]
             indices = T.bind(saturate_to_bytes(*distances))
@@ -153,45 +159,18 @@ class TileVotes:
             low = look_up(indices, low_table)
             for i in range(2):
                 weights = T.bind(multiply_halves(high[i], low[i]))
-                T.buffer_store(self.scratch, weights, [q, words(2 * pair + i)])
+                T.buffer_store(self.weights, weights, [q, words(2 * pair + i)])
                 T.buffer_store(total, add_half_pairs(total[words(0)], weights), [words(0)])
 
-    @T.inline
     def invert(self, filled: Expr) -> None:
-        """R and the shift of every row; 0 for R lets a row have no say.
-
-        R = floor((2^(14 + b) - 1) / Z) by long division, since the DSP has none. The numerator is
-        nothing but ones. Its first b - 1 are below Z, so they are the remainder to begin with; the
-        other 15 follow one by one.
-        """
-        self.start_divisions()
-        for _ in range(INVERSE_BITS + 1):
-            self.divide_bit()
-        self.finish_divisions(filled)
-
-    def start_divisions(self) -> None:
+        """R and the shift of every row; 0 for R lets a row have no say."""
         padding = T.bind(self.tiles * TILE_KEYS - self.num_keys)
         surplus = T.bind(padding * T.Cast("int32", self.factors.last_weight()))
         for q, total in enumerate(self.totals):
-            weight_sum = T.bind(sum_of_words(total[words(0)]) - surplus)
-            bits = T.bind(32 - T.clz(weight_sum))
-            T.buffer_store(self.divisors, weight_sum, [q])
-            T.buffer_store(self.remainders, T.shift_left(T.int32(1), bits - 1) - 1, [q])
-            T.buffer_store(self.inverses, T.int32(0), [q])
-            T.buffer_store(self.shifts, bits + (INVERSE_BITS - ROW_BITS), [q])
-
-    def divide_bit(self) -> None:
-        for q in range(QUERIES):
-            extended = T.bind(self.remainders[q] * 2 + 1)
-            fits = T.bind(extended >= self.divisors[q])
-            left = T.Select(fits, extended - self.divisors[q], extended)
-            T.buffer_store(self.remainders, left, [q])
-            T.buffer_store(self.inverses, self.inverses[q] * 2 + T.Cast("int32", fits), [q])
-
-    def finish_divisions(self, filled: Expr) -> None:
-        for q in range(QUERIES):
-            factor = T.Select(q < filled, in_both_halves(self.inverses[q]), T.int32(0))
+            inverse, bits = row_inverse(T.bind(sum_of_words(total[words(0)]) - surplus))
+            factor = T.Select(q < filled, in_both_halves(inverse), T.int32(0))
             T.buffer_store(self.inverses, factor, [q])
+            T.buffer_store(self.shifts, bits + (INVERSE_BITS - ROW_BITS), [q])
 
     def add(self, first_list: Expr, vector: Expr) -> None:
         """Probabilities of 64 keys; those of even keys lie in the first 32 words."""
@@ -203,7 +182,7 @@ class TileVotes:
                     T.bind(self.importance[first_list + row, words(2 * vector + half)])
                     for half in range(2)
                 ]
-            products = widening_products(self.scratch[q, words(vector)], self.inverses[q])
+            products = widening_products(self.weights[q, words(vector)], self.inverses[q])
             votes[row] = [
                 T.bind(add_shifted_words(sums, x, self.shifts[q]))
                 for sums, x in zip(votes[row], products, strict=True)

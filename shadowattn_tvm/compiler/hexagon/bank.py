@@ -60,11 +60,13 @@ def compile_bank(
     device: str,
     output: Path,
     overrides: str = "",
+    select_on_npu: bool = False,
     on_graph: Callable[[int, int], None] = lambda done, total: None,
 ) -> CompiledBank:
     """Compile a plan's pilot graphs for the DSP `device` into the folder `output`.
 
-    It takes the place of a bank that is there, whole. `on_graph` is told how many are done.
+    It takes the place of a bank that is there, whole. With `select_on_npu` graphs end in lists of
+    keys. `on_graph` is told how many are done.
 
     Raises `PlanError` (a plan for another model), `ConfigError` (unknown device or overrides),
     `CompileError` (no plan), `DeviceError` (no linker), `OutputError`.
@@ -83,6 +85,7 @@ def compile_bank(
         config.sizes,
         context_tokens=architecture.context_window_size,
         chunk_tokens=architecture.prefill_chunk_size,
+        select=select_on_npu,
     )
     with atomic_directory(output, replace=(output / MANIFEST).is_file()) as staged:
         entries, objects = [], []
@@ -133,9 +136,9 @@ def _compiled(graphs: tuple[PilotGraph, ...], architecture: str) -> Iterator[Gra
 
 def _entry(index: int, graph: PilotGraph, built: GraphObject, path: Path) -> BankGraph:
     spec = graph.spec
-    pooled = spec.pilot.pooled
-    dtype = "int32" if pooled else spec.score_dtype
-    rows = (spec.units, spec.lists) if pooled else (spec.units, spec.heads, spec.queries)
+    selection = spec.selection
+    dtype = spec.ranked_dtype if selection is None else "int32"
+    size = math.prod(spec.ranked_shape) if selection is None else spec.list_words
     return BankGraph(
         index=index,
         symbol=graph.symbol,
@@ -146,9 +149,10 @@ def _entry(index: int, graph: PilotGraph, built: GraphObject, path: Path) -> Ban
         queries=spec.queries,
         keys=spec.keys,
         list_rows=spec.list_rows,
-        lists=spec.lists if pooled else 0,
+        lists=spec.lists if spec.pilot.pooled else 0,
+        list_capacity=0 if selection is None else selection.capacity,
         result_dtype=dtype,
-        result_bytes=math.prod((*rows, spec.keys)) * np.dtype(dtype).itemsize,
+        result_bytes=size * np.dtype(dtype).itemsize,
         workspace_bytes=built.workspace_bytes,
         code_bytes=code_bytes(path.read_bytes()),
         object=_file(path),

@@ -20,7 +20,7 @@ _OPENING = """\
  *              list; rows from lengths[0] on are not read beyond the next multiple of 4
  *   keys       [units][keys][{head_dim}], of each unit's KV head, quantized; rows from
  *              lengths[1] on have no say, whatever they hold
- *   heads      [units * heads], layer * {num_q_heads} + query head: whose scales
+ *   heads      [units * heads], layer * {num_q_heads} + query head: whose scales and keep ratios
  *   lengths    {{queries that count, keys that count}}, from 1 to the graph's
  *   result     {result}
  *   workspace  workspace_bytes of scratch
@@ -48,7 +48,7 @@ _TABLE = """
 /* q_bucket and k_bucket count from the smallest scale; -1: the graph has no scales. */
 typedef struct {
   shadowattn_pilot_graph run;
-  int32_t q_bucket, k_bucket, units, heads, queries, keys, list_rows, lists;
+  int32_t q_bucket, k_bucket, units, heads, queries, keys, list_rows, lists, list_capacity;
   uint32_t result_bytes, workspace_bytes;
 } shadowattn_pilot_entry;
 
@@ -73,13 +73,6 @@ extern const shadowattn_pilot_entry shadowattn_pilot_entries[SHADOWATTN_PILOT_NU
 
 def c_header(manifest: BankManifest) -> str:
     """The text of the header."""
-    pooled = manifest.graphs[0].lists > 0
-    result = (
-        "[units][lists][keys] int32, importances; the lowest int32 from lengths[1] on"
-        if pooled
-        else f"[units][heads][queries][keys] {manifest.graphs[0].result_dtype}, scores; the lowest "
-        "number from lengths[1] on"
-    )
     opening = _OPENING.format(
         model=manifest.model_name.replace("*/", ""),
         plan=manifest.plan_hash[:12],
@@ -87,7 +80,7 @@ def c_header(manifest: BankManifest) -> str:
         alignment=ALIGNMENT_BYTES,
         head_dim=manifest.head_dim,
         num_q_heads=manifest.num_q_heads,
-        result=result,
+        result=_result(manifest),
         abi=manifest.abi,
         plan_hash=manifest.plan_hash,
         num_graphs=len(manifest.graphs),
@@ -100,7 +93,26 @@ def c_header(manifest: BankManifest) -> str:
     rows = []
     for g in manifest.graphs:
         buckets = [-1 if bucket is None else bucket for bucket in (g.q_bucket, g.k_bucket)]
-        sizes = [g.units, g.heads, g.queries, g.keys, g.list_rows, g.lists]
-        sizes += [g.result_bytes, g.workspace_bytes]
-        rows.append(f"    {{{g.symbol}, {', '.join(map(str, [*buckets, *sizes]))}}},\n")
+        sizes = [g.units, g.heads, g.queries, g.keys, g.list_rows, g.lists, g.list_capacity]
+        numbers = [*buckets, *sizes, g.result_bytes, g.workspace_bytes]
+        rows.append(f"    {{{g.symbol}, {', '.join(map(str, numbers))}}},\n")
     return opening + prototypes + _TABLE + "".join(rows) + _CLOSING
+
+
+def _result(manifest: BankManifest) -> str:
+    """What graphs end in."""
+    pooled = manifest.graphs[0].lists > 0
+    rows = "[units][lists]" if pooled else "[units][heads][queries]"
+    name = "importances" if pooled else "scores"
+    lists = (
+        f"{rows}[list_capacity] int32, the keys with the largest\n"
+        f" *              {name}, ascending, -1 beyond the count; then {rows} int32,\n"
+        " *              the counts"
+    )
+    others = [graph for graph in manifest.graphs if graph.list_capacity == 0]
+    if not others:
+        return lists
+    text = f"{rows}[keys] {others[0].result_dtype}, {name}; the lowest number from lengths[1] on"
+    if len(others) == len(manifest.graphs):
+        return text
+    return f"{lists};\n *              without a list_capacity {text}"

@@ -13,7 +13,8 @@ _IDL = """\
 
 interface shadowattn_pilot : remote_handle64 {{
     // One launch of graph number `graph` of shadowattn_pilot.h ({num_graphs} graphs). Sequences
-    // have the sizes that the header states; `result` is filled.
+    // have the sizes that the header states; `result` is filled with importances or scores, or,
+    // of a graph with a list_capacity, with lists of keys and their counts.
     AEEResult run(in long graph, in sequence<octet> queries, in sequence<octet> keys,
                   in sequence<long> heads, in sequence<long> lengths,
                   rout sequence<octet> result);

@@ -103,11 +103,9 @@ class EmulatedBank:
         of other scales.
         """
         self._check(layer, heads, query_block, score_max)
-        pairs = {
-            tuple(pair) for pair in heads[..., _Q_BUCKET : _K_BUCKET + 1].reshape(-1, 2).tolist()
-        }
+        pairs = _bucket_pairs(heads)
         if len(pairs) == 1:
-            return self._launch(layer, queries, keys, heads, query_block, *pairs.pop())
+            return self._launch(layer, queries, keys, heads, query_block, pairs.pop())
         # Heads that share lists but not buckets vote one by one: votes add up.
         parts = []
         for unit in range(len(queries)):
@@ -118,12 +116,37 @@ class EmulatedBank:
                     keys[unit : unit + 1],
                     heads[unit : unit + 1, h : h + 1],
                     query_block,
-                    *heads[unit, h, _Q_BUCKET : _K_BUCKET + 1].tolist(),
+                    _bucket_pairs(heads[unit, h]).pop(),
                 )
                 for h in range(queries.shape[1])
             ]
             parts.append(np.sum(votes, axis=0, dtype=np.int32))
         return np.concatenate(parts)
+
+    def select(
+        self,
+        layer: int,
+        queries: Int8s,
+        keys: Int8s,
+        heads: Int32s,
+        query_block: int,
+        score_max: int,
+    ) -> list[list[Int32s]]:
+        """Every unit's lists of keys, ascending, of a launch as `pilot` takes it; a bank compiled
+        with `--select-on-npu` has the graphs.
+
+        Raises `LibraryError` as `pilot`, and for heads in different buckets: what they vote for is
+        known when their votes are added up, which no graph does.
+        """
+        self._check(layer, heads, query_block, score_max)
+        pairs = _bucket_pairs(heads)
+        if len(pairs) != 1:
+            raise LibraryError(
+                f"heads in different buckets {sorted(pairs)} can't share a launch that selects: "
+                "expected one pair"
+            )
+        rows = self._launch(layer, queries, keys, heads, query_block, pairs.pop(), selecting=True)
+        return [[row[1 : 1 + row[0]] for row in unit] for unit in rows]
 
     def _check(self, layer: int, heads: Int32s, query_block: int, score_max: int) -> None:
         """Raise `LibraryError` unless the launch is of the plan that the bank was made from."""
@@ -142,15 +165,28 @@ class EmulatedBank:
             )
 
     def _graph(
-        self, pair: tuple[int, int], list_rows: int, heads: int, units: int, keys: int
+        self,
+        pair: tuple[int, int],
+        list_rows: int,
+        heads: int,
+        units: int,
+        keys: int,
+        selecting: bool,
     ) -> BankGraph:
         """The smallest graph that holds the keys, of as many units as there are, or the most."""
-        fitting = [
+        of_units = [
             g
             for g in self.manifest.graphs
             if (g.q_bucket, g.k_bucket, g.list_rows, g.heads) == (*pair, list_rows, heads)
-            and g.keys >= keys
         ]
+        if of_units and selecting != (of_units[0].list_capacity > 0):
+            raise LibraryError(
+                "the bank's graphs end in importances; compile it with --select-on-npu"
+                if selecting
+                else "the bank's graphs end in lists, which the pipeline doesn't take; compile it "
+                "without --select-on-npu"
+            )
+        fitting = [g for g in of_units if g.keys >= keys]
         if not fitting:
             most = max(g.keys for g in self.manifest.graphs)
             raise LibraryError(
@@ -160,18 +196,24 @@ class EmulatedBank:
         return min(fitting, key=lambda g: (g.keys, g.units < units, abs(g.units - units)))
 
     def _launch(
-        self, layer: int, queries: Int8s, keys: Int8s, heads: Int32s, list_rows: int, *pair: int
+        self,
+        layer: int,
+        queries: Int8s,
+        keys: Int8s,
+        heads: Int32s,
+        list_rows: int,
+        pair: tuple[int, int],
+        selecting: bool = False,
     ) -> Int32s:
-        """All units and rows of one pair of buckets, by as many graph calls as that takes."""
+        """All units and rows of one pair of buckets, by as many graph calls as that takes; see
+        `_call`."""
         num_units, group, num_rows, _ = queries.shape
         num_keys = keys.shape[1]
         places = layer * self.manifest.num_q_heads + heads[..., _HEAD]
         lists = []
         first_unit = 0
         while first_unit < num_units:
-            graph = self._graph(
-                (pair[0], pair[1]), list_rows, group, num_units - first_unit, num_keys
-            )
+            graph = self._graph(pair, list_rows, group, num_units - first_unit, num_keys, selecting)
             units = slice(first_unit, min(num_units, first_unit + graph.units))
             parts = [
                 self._call(
@@ -179,7 +221,7 @@ class EmulatedBank:
                     queries[units, :, first : first + graph.queries],
                     keys[units],
                     places[units],
-                )[:, : -(-min(graph.queries, num_rows - first) // list_rows), :num_keys]
+                )[:, : -(-min(graph.queries, num_rows - first) // list_rows)]
                 for first in range(0, num_rows, graph.queries)
             ]
             lists.append(np.concatenate(parts, axis=1))
@@ -187,7 +229,8 @@ class EmulatedBank:
         return np.concatenate(lists)
 
     def _call(self, graph: BankGraph, queries: Int8s, keys: Int8s, places: Int32s) -> Int32s:
-        """(units, lists, keys) of one graph; missing units, rows and keys are zeros."""
+        """(units, lists, keys that count) importances of one graph, or (units, lists, 1 + capacity)
+        counts and keys; missing units, rows and keys are zeros."""
         dim = self.manifest.head_dim
         padded = np.zeros((graph.units, graph.heads, graph.queries, dim), np.int8)
         padded[: len(queries), :, : queries.shape[2]] = queries
@@ -196,11 +239,22 @@ class EmulatedBank:
         all_places = np.zeros((graph.units, graph.heads), np.int32)
         all_places[: len(places)] = places
         lengths = np.array([queries.shape[2], keys.shape[1]], np.int32)
-        result = np.empty((graph.units, graph.lists, graph.keys), np.int32)
+        result = np.empty(graph.result_bytes // 4, np.int32)
         workspace = np.empty(graph.workspace_bytes, np.uint8)
         counters = self._emulator.call(
             graph.symbol, [padded, padded_keys, all_places, lengths], [result, workspace]
         )
         self.launches += 1
         self.packets += counters.packets
-        return result[: len(queries)]
+        shape = (graph.units, graph.lists, -1)
+        if graph.list_capacity == 0:
+            return result.reshape(shape)[: len(queries), :, : keys.shape[1]]
+        num_lists = graph.units * graph.lists
+        lists, counts = result[:-num_lists].reshape(shape), result[-num_lists:].reshape(shape)
+        return np.concatenate([counts, lists], axis=2)[: len(queries)]
+
+
+def _bucket_pairs(heads: Int32s) -> set[tuple[int, int]]:
+    """The pairs of buckets of a launch's heads."""
+    pairs = heads[..., _Q_BUCKET : _K_BUCKET + 1].reshape(-1, 2).tolist()
+    return {(int(q), int(k)) for q, k in pairs}

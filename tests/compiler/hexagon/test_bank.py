@@ -17,10 +17,11 @@ from shadowattn_tvm.calibrate import with_strides
 from shadowattn_tvm.compiler import compile_library
 from shadowattn_tvm.compiler.hexagon import compile_bank
 from shadowattn_tvm.compiler.hexagon.tools import COMPILER, LINKER
+from shadowattn_tvm.compiler.kernel_parameters import shadow_spec
 from shadowattn_tvm.device.hexagon import EmulatedBank
 from shadowattn_tvm.errors import CompileError, ConfigError, DeviceError, LibraryError, PlanError
 from shadowattn_tvm.graph import LoadedBank, load_bank
-from shadowattn_tvm.plan import Plan, Sharing
+from shadowattn_tvm.plan import BucketGrid, Plan, Sharing
 from shadowattn_tvm.runtime.session import Session
 from shadowattn_tvm.weights import ModelDirectory
 from tests.hexagon import needs_hexagon
@@ -29,6 +30,8 @@ from tir_kernels.pilot.requantize import Requantizer
 from tir_kernels.reference.pilot import pilot_scores
 from tir_kernels.reference.pooling import importance
 from tir_kernels.reference.requantize import requantize
+from tir_kernels.reference.top_k import top_k
+from tir_kernels.spec import keep_count
 
 pytestmark = needs_hexagon
 
@@ -124,6 +127,8 @@ def test_a_launch_of_another_plan_is_refused(folder: Path, emulated: EmulatedBan
     _, many, heads = launch(bank, np.random.default_rng(1), pairs, 8, 513)
     with pytest.raises(LibraryError, match="holds 512 keys"):
         emulated.pilot(1, queries, many, heads, 8, SCORE_MAX)
+    with pytest.raises(LibraryError, match="with --select-on-npu"):
+        emulated.select(1, queries, keys, heads, 8, SCORE_MAX)
     emulated.pilot(1, queries, keys, heads, 8, SCORE_MAX)  # and it still runs
 
 
@@ -135,7 +140,49 @@ def test_heads_of_a_group_in_different_buckets_vote_one_by_one(
     before = emulated.launches
     got = emulated.pilot(1, *launched, 8, SCORE_MAX)
     assert emulated.launches == before + 3
+    with pytest.raises(LibraryError, match="different buckets"):
+        emulated.select(1, *launched, 8, SCORE_MAX)
     np.testing.assert_array_equal(got, twin(*launched, 8))
+
+
+def test_a_bank_that_selects_gives_the_twins_lists(
+    tiny_directory: ModelDirectory, plan: Plan, tmp_path: Path
+) -> None:
+    layers = tuple(
+        layer.model_copy(
+            update={
+                "heads": tuple(h.model_copy(update={"requant": ((0.01,),)}) for h in layer.heads)
+            }
+        )
+        for layer in plan.layers
+    )
+    changed = {"buckets": BucketGrid(sigma=0.5, per_axis=1), "layers": layers}
+    one_bucket = Plan.model_validate_json(plan.model_copy(update=changed).model_dump_json())
+    compile_bank(
+        tiny_directory,
+        one_bucket,
+        device="hexagon-v66",
+        output=tmp_path / "bank",
+        select_on_npu=True,
+    )
+    bank = load_bank(tmp_path / "bank", one_bucket)
+    spec = shadow_spec(one_bucket, tiny_directory.architecture)
+    rng = np.random.default_rng(4)
+    with EmulatedBank(bank) as selecting:
+        for units, rows, keys in [(1, 16, 240), (2, 9, 77), (1, 33, 129), (3, 8, 5)]:
+            layer = 1 + rows % 2  # the first is dense
+            launched = launch(bank, rng, np.zeros((units, 3, 2), int), rows, keys, layer)
+            got = selecting.select(layer, *launched, 8, SCORE_MAX)
+            votes = twin(*launched, 8)
+            for unit, head in enumerate(launched[2][:, 0, 0].tolist()):
+                k = keep_count(keys, spec.heads[layer][head].keep_ratio_q16, spec.k_min)
+                want = [top_k(row, np.ones(keys, np.bool_), k) for row in votes[unit]]
+                assert [row.tolist() for row in got[unit]] == [row.tolist() for row in want]
+        with pytest.raises(LibraryError, match="without --select-on-npu"):
+            selecting.pilot(layer, *launched, 8, SCORE_MAX)
+        # heads one by one: their votes have yet to be added up
+        alone = launch(bank, rng, np.zeros((1, 1, 2), int), 13, 99)
+        np.testing.assert_array_equal(selecting.pilot(1, *alone, 8, SCORE_MAX), twin(*alone, 8))
 
 
 def test_a_whole_model_prefills_with_its_pilot_on_the_emulated_dsp(

@@ -12,16 +12,20 @@ from functools import cache
 
 import numpy as np
 import pytest
+from tvm import tirx
+from tvm.script import tirx as T  # noqa: N812 - TVMScript's own spelling
 
 from shadowattn_tvm.device.hexagon import HexagonEmulator
 from tests.hexagon import needs_hexagon, random_launch, twin_importance, twin_scores
 from tir_kernels.constants import MASKED_SCORE
 from tir_kernels.hexagon.build import HEXAGON_VERSIONS, build_object
 from tir_kernels.hexagon.graph_spec import PilotGraphSpec
+from tir_kernels.hexagon.inverse import row_inverse
 from tir_kernels.hexagon.pack_keys import pack_keys
 from tir_kernels.hexagon.pilot_scores import pilot_scores
 from tir_kernels.hexagon.pooled_pilot import pooled_pilot
 from tir_kernels.hexagon.static_scales import Scales, static_scales
+from tir_kernels.pilot.pooling import INVERSE_BITS
 from tir_kernels.spec import PilotSpec, SpecError
 
 pytestmark = needs_hexagon
@@ -57,7 +61,6 @@ class Loaded:
         self.pooled = spec.pilot.pooled
         last = pooled_pilot(spec) if self.pooled else pilot_scores(spec)
         built = build_object({"pack": pack_keys(spec), "last": last}, "v66")
-        self.assembly = built.assembly
         self.emulator = HexagonEmulator([built.elf], ["pack", "last"])
 
     def run(
@@ -75,7 +78,7 @@ class Loaded:
         inputs = [queries, packed, np.array(scales, np.int32), lengths]
         if self.pooled:
             result = np.empty((spec.units, spec.lists, spec.keys), np.int32)
-            outputs = [result, np.empty(spec.scratch_shape, np.int32)]
+            outputs = [result, *(np.empty(spec.scratch_shape, np.int32) for _ in range(2))]
         else:
             shape = (spec.units, spec.heads, spec.queries, spec.keys)
             result = np.empty(shape, spec.score_dtype)
@@ -177,6 +180,31 @@ def test_scales_are_found_by_head(loaded) -> None:
             got = np.empty((5, 3), np.int32)
             dsp.call("s", [np.array(heads, np.int32)], [got])
             assert got.tolist() == [list(table[min(max(h, 0), 36)]) for h in heads]
+
+
+def inverses(count: int) -> tirx.PrimFunc:
+    @T.prim_func(s_tir=True)
+    def kernel(var_sums: T.handle, var_inverses: T.handle) -> None:
+        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
+        sums = T.match_buffer(var_sums, (count,), "int32")
+        results = T.match_buffer(var_inverses, (count,), "int32")
+        for i in range(count):
+            results[i] = row_inverse(sums[i])[0]
+
+    return kernel
+
+
+def test_inverses_are_exact() -> None:
+    powers = 1 << np.arange(30)
+    rng = np.random.default_rng(4)
+    sums = np.concatenate(
+        [powers, powers[1:] - 1, powers[1:] + 1, np.arange(1, 3000), rng.integers(1, 1 << 30, 9000)]
+    ).astype(np.int32)
+    got = np.empty_like(sums)
+    with HexagonEmulator([build_object({"r": inverses(len(sums))}, "v66").elf], ["r"]) as dsp:
+        dsp.call("r", [sums], [got])
+    want = [((1 << (INVERSE_BITS + z.bit_length())) - 1) // z for z in sums.tolist()]
+    assert got.tolist() == want
 
 
 def test_code_is_what_it_should_be_on_every_version(loaded) -> None:

@@ -55,7 +55,7 @@ def run(spec: PilotGraphSpec) -> tuple[Counters, Counters, np.ndarray]:
     inputs = [queries, packed, lengths]
     if spec.pilot.pooled:
         outputs = [np.empty((spec.units, spec.lists, spec.keys), np.int32)]
-        outputs.append(np.empty(spec.scratch_shape, np.int32))
+        outputs += [np.empty(spec.scratch_shape, np.int32) for _ in range(2)]
         inputs.insert(2, np.array(scales, np.int32))
     with HexagonEmulator([elf], ["pack", "last"]) as dsp:
         packing = dsp.call("pack", [keys, lengths], [packed])
@@ -76,7 +76,7 @@ def test_scores_take_thirty_times_fewer_packets_than_naive_ones() -> None:
     assert ours.hvx_instructions > 2 * BOUND, "every vrmpy is one"
 
 
-@pytest.mark.parametrize(("dim", "most"), [(64, 2.2), (128, 1.75)])
+@pytest.mark.parametrize(("dim", "most"), [(64, 1.8), (128, 1.5)])
 def test_the_whole_pooled_pilot_stays_near_the_bound(dim: int, most: float) -> None:
     spec = PilotGraphSpec(1, 1, ROWS, KEYS, dim, PilotSpec(score_bits=9, query_block=32))
     packing, ours, _ = run(spec)
