@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -51,13 +52,14 @@ def target_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in _folder().glob("*.toml")))
 
 
-def resolve_target(name: str) -> tvm.target.Target:
+def resolve_target(name: str, features: Sequence[str] | None = None) -> tvm.target.Target:
     """The TVM target of a device. Raises like `resolve_device`."""
-    return resolve_device(name).target
+    return resolve_device(name, features).target
 
 
-def resolve_device(name: str) -> Device:
-    """A device by name. Raises `ConfigError` listing the known ones."""
+def resolve_device(name: str, features: Sequence[str] | None = None) -> Device:
+    """A device by name; with other `features` than its configuration's (LLVM's names, no `+`), if
+    they are given. Raises `ConfigError` listing the known ones."""
     if name not in target_names():
         raise ConfigError(f"unknown device {name!r}: expected one of {', '.join(target_names())}")
     path = _folder() / f"{name}.toml"
@@ -74,8 +76,9 @@ def resolve_device(name: str) -> Device:
     cpu = llvm_get_system_cpu() if config.cpu == _NATIVE else config.cpu
     triple = llvm_get_system_triple() if config.triple == _NATIVE else config.triple
     options = {"kind": config.kind, "mcpu": cpu, "mtriple": triple}
-    if config.features:
-        options["mattr"] = list(config.features)
+    chosen = config.features if features is None else tuple(f"+{name}" for name in features)
+    if chosen:
+        options["mattr"] = list(chosen)
     target = tvm.target.Target(options)
     return Device(target, config.pipeline_workers)
 

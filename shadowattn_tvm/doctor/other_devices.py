@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ShadowAttnError
+from ..errors import CompileError, ShadowAttnError
 from .document import Finding, State
 from .packages import Package
 from .probe import Outcome
@@ -60,17 +62,27 @@ def opencl(run: Callable[[str], Outcome]) -> Iterator[Finding]:
 
 def rpc_device(address: RpcAddress) -> Finding:
     """The device that the user named; for a tracker, one that has the key."""
+    from ..compiler import resolve_target
+    from ..device.arm_features import arm_features
+    from ..device.remote import RemoteKernels
     from ..device.rpc import connect
 
+    kernels = RemoteKernels(lambda: connect(address), shares_files=False)
     state: State
     try:
-        session = connect(address)
-        threads = session.get_function("runtime.NumThreads")()
-        state, found = "ok", f"{address}: it answers, {threads} threads"
+        threads = kernels.call("runtime.NumThreads")
+        state, found = "ok", f"{address}: {threads} threads"
+        with tempfile.TemporaryDirectory(prefix="shadowattn-doctor-") as folder:
+            has = arm_features(kernels, resolve_target("arm64"), Path(folder))
+        found += f", 64-bit ARM with {', '.join(has) or 'none of our extensions'}"
+    except CompileError as error:  # no linker: the device is fine
+        found += f"; nothing asked of its CPU: {error}"
     except ShadowAttnError as error:
         state, found = "missing", str(error)
     except Exception as error:  # a server of another version may fail in any way
         state, found = "broken", f"{address}: {type(error).__name__}: {error}".splitlines()[0]
+    finally:
+        kernels.close()
     return Finding(
         section="devices",
         name="RPC device",

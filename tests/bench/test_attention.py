@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from shadowattn_tvm.bench import (
+    HERE,
     AttentionBench,
     AttentionGrid,
     bench_attention,
@@ -130,8 +131,8 @@ def test_pages_hold_keys_and_values_in_order() -> None:
 
 def test_a_wrong_result_is_not_timed() -> None:
     inputs = random_inputs(SMALL, 5, 40, seed=1)
-    call = SlotCall(SMALL, inputs, 0)
-    call(dense_kernel(SMALL), 0.0)
+    call = SlotCall(SMALL, inputs, 0, HERE.device)
+    call(dense_kernel(HERE, SMALL), 0.0)
     wanted = dense_reference(SMALL, inputs)
     require_close("dense", call.output(), wanted)
     off = call.output()
