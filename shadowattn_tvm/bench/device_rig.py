@@ -110,23 +110,18 @@ class DeviceRig:
         session = self._kernels.session
         path = str(self._kernels.call("tvm.rpc.server.workpath", _STAMPS))
 
-        def clear() -> None:
-            self._kernels.guarded(lambda: session.upload(bytearray(), _STAMPS))
-
         def take() -> bytes:
-            stamps = bytes(self._kernels.guarded(lambda: session.download(_STAMPS)))
-            clear()
+            stamps = bytes(session.download(_STAMPS))
+            session.upload(bytearray(), _STAMPS)
             return stamps
 
-        clear()
+        session.upload(bytearray(), _STAMPS)
         variable = self.build(
             {"set": set_variable(TRACE_VARIABLE, path), "unset": set_variable(TRACE_VARIABLE, "")}
         )
         variable["set"]()
-        try:
-            yield take
-        finally:
-            variable["unset"]()
+        yield take
+        variable["unset"]()  # after an error the session ends, and its process with it
 
     def _num_threads(self) -> int:
         return int(self._kernels.call("runtime.NumThreads"))
@@ -141,18 +136,16 @@ class _DeviceKernel:
         self._name = name
 
     def __call__(self, *arguments: Any) -> None:
-        self._kernels.guarded(lambda: self._module[self._name](*arguments))
+        self._module[self._name](*arguments)
 
     def elapsed_s(self, run: Callable[[Kernel], None]) -> float:
         """Over all calls that `run` makes."""
         device = self._kernels.session.cpu(0)
-        evaluator = self._kernels.guarded(
-            lambda: self._module.time_evaluator(self._name, device, number=1)
-        )
+        evaluator = self._module.time_evaluator(self._name, device, number=1)
         times_s: list[float] = []
 
         def timed(*arguments: Any) -> None:
-            times_s.append(self._kernels.guarded(lambda: evaluator(*arguments).mean))
+            times_s.append(evaluator(*arguments).mean)
 
         run(timed)
         return sum(times_s)
@@ -167,11 +160,12 @@ def open_device_rig(address: RpcAddress, device: str | None) -> Iterator[DeviceR
     """A device to time on. `device`: what to compile for, as a configuration names it; by default
     64-bit ARM with all that the device has of what our kernels use.
 
-    Raises `DeviceError` if there is no device, it is no ARM, or lacks what is compiled for; and
-    `ConfigError` for an unknown name.
+    Raises `DeviceError` if there is no device, it is no ARM, or lacks what is compiled for, and if
+    it is lost while the rig is open; `ConfigError` for an unknown name.
     """
     kernels = RemoteKernels(lambda: connect(address), shares_files=False)
-    with closing(kernels), tempfile.TemporaryDirectory(prefix="shadowattn-rig-") as folder:
+    folders = tempfile.TemporaryDirectory(prefix="shadowattn-rig-")
+    with closing(kernels), folders as folder, kernels.watched():
         target = resolve_target(device or DEFAULT_DEVICE)
         has: tuple[str, ...] = ()
         if str(target.attrs["mtriple"]).startswith(ARM_TRIPLES):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ class RemoteKernels:
 
     def call(self, name: str, *arguments: Any) -> Any:
         """A function that the runtime over there registers. Raises `DeviceError`."""
-        return self.guarded(lambda: self.session.get_function(name)(*arguments))
+        with self.watched():
+            return self.session.get_function(name)(*arguments)
 
     def module(self, library: Path) -> Any:
         """A shared library, loaded over there; sent there if need be, once. Raises `DeviceError`
@@ -63,11 +65,12 @@ class RemoteKernels:
             self._modules[library] = self._loaded(remote)
         return self._modules[library]
 
-    def guarded(self, work: Callable[[], Any]) -> Any:
-        """`work` with the session. Raises `DeviceError` if the device was lost meanwhile, and
-        whatever `work` raises on a device that is well."""
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """What is done with the session inside raises `DeviceError` if the device was lost
+        meanwhile, and whatever it raises on a device that is well."""
         try:
-            return work()
+            yield
         except DeviceError:
             raise
         except Exception as error:
@@ -87,7 +90,7 @@ class RemoteKernels:
         self._session = None
 
     def _call(self, library: Path, name: str, arguments: tuple[Any, ...]) -> None:
-        def work() -> None:
+        with self.watched():
             function = self.module(library)[name]
             device = self.session.cpu(0)
             copies = [
@@ -102,8 +105,6 @@ class RemoteKernels:
             )
             for copy in filter(None, copies):
                 copy.fetch()
-
-        self.guarded(work)
 
     def _loaded(self, remote: str) -> Any:
         try:

@@ -18,6 +18,7 @@ from shadowattn_tvm.bench import (
     AttentionGrid,
     bench_attention,
     save_bench,
+    skipped_contenders,
     workload,
 )
 from shadowattn_tvm.bench.inputs import LayerInputs, SlotCall, random_inputs
@@ -157,6 +158,18 @@ def test_rows_that_hang_on_rounding_are_not_compared() -> None:
         require_close("sparse", off, Expected(output, decided))
     with pytest.raises(WrongResultError, match="neither checked nor timed"):
         require_close("sparse", output, Expected(output, np.zeros((5, 6), np.bool_)))
+
+
+def test_without_torch_the_others_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    (skipped,) = skipped_contenders(HERE)
+    assert (skipped.contender, "shadowattn-tvm[calibrate]" in skipped.reason) == (
+        "torch_sdpa",
+        True,
+    )
+    few = replace(grid(workers=(0,)), contexts=(77,), with_baselines=False, with_stock=False)
+    rows = next(iter(bench_attention(few, one_layer)))
+    assert [row.contender for row in rows] == ["cg_full", "shadow"]
 
 
 def test_baselines_can_be_left_out() -> None:

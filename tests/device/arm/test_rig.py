@@ -7,10 +7,14 @@ emulated device mean nothing; that there are some, and whose they are, does.
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tvm
 
 from shadowattn_tvm.bench import AttentionBench, DecodeBench, PipelineBench
 from shadowattn_tvm.bench.device_rig import open_device_rig
@@ -42,10 +46,10 @@ def address(device: RpcAddress | None) -> Iterator[RpcAddress]:
 
 
 @pytest.fixture(scope="module")
-def old(emulator_only: None) -> Iterator[RpcAddress]:
+def old(emulator_only: None) -> Iterator[ArmEmulator]:
     """One without dot products, and with one thread."""
     with ArmEmulator(ArmSettings(OLD)) as emulator:
-        yield emulator.start()
+        yield emulator
 
 
 @pytest.fixture
@@ -120,32 +124,44 @@ def test_pipeline_and_decode_on_a_device(
     assert all(row.median_ms > 0 for row in rows)
 
 
-def test_a_device_is_compiled_for_as_it_is(old: RpcAddress) -> None:
-    with open_device_rig(old, None) as rig:
+def test_a_device_is_compiled_for_as_it_is(old: ArmEmulator) -> None:
+    with open_device_rig(old.start(), None) as rig:
         assert rig.features == NEON
         assert "no extensions" in rig.machine().processor
         with pytest.raises(DeviceError, match=r"expected a device with 2 threads .*got 1: start"):
             rig.use_threads(2)
     with (
         pytest.raises(DeviceError, match="asks for dotprod, fullfp16, which the device lacks"),
-        open_device_rig(old, "arm64"),
+        open_device_rig(old.start(), "arm64"),
     ):
         pass
 
 
 def test_code_for_another_cpu_is_told(
-    run: Run, tiny_directory: ModelDirectory, plan: Path, old: RpcAddress
+    run: Run, tiny_directory: ModelDirectory, plan: Path, old: ArmEmulator
 ) -> None:
     code, _, err = run(
         *("bench", "decode-attention", tiny_directory.path, "--plan", plan, "--context", 40),
-        *(*options(old), "--device", "host"),
+        *(*options(old.start()), "--device", "host"),
     )
     assert code == 2
     assert "the device can't load what was compiled for it" in err
 
 
-def test_doctor_asks_a_device_what_it_can_do(address: RpcAddress, old: RpcAddress) -> None:
-    for each, has in ((address, "dotprod, fullfp16"), (old, "none of our extensions")):
+def lose_it(emulator: ArmEmulator) -> None:
+    with open_device_rig(emulator.start(), None) as rig:
+        values = tvm.runtime.tensor(np.zeros(4, np.float32), rig.device)
+        os.killpg(emulator.pid, signal.SIGKILL)
+        values.numpy()
+
+
+def test_a_device_that_is_lost_is_reported(old: ArmEmulator) -> None:
+    with pytest.raises(DeviceError, match="the device was lost"):
+        lose_it(old)
+
+
+def test_doctor_asks_a_device_what_it_can_do(address: RpcAddress, old: ArmEmulator) -> None:
+    for each, has in ((address, "dotprod, fullfp16"), (old.start(), "none of our extensions")):
         report = examine(each, run=lambda code: Outcome(True, ""))
         (found,) = (finding for finding in report.findings if finding.name == "RPC device")
         assert (found.state, has in found.found) == ("ok", True), found.found
