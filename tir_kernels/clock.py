@@ -1,4 +1,5 @@
-"""The CPU's cycle counter, which stamps are taken from."""
+"""The CPU's counter, which stamps are taken from: of cycles on x86, and on ARM the generic timer
+(CNTVCT_EL0), since the counter of cycles is the system's own there."""
 
 from __future__ import annotations
 

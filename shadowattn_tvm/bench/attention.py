@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,9 +10,10 @@ from functools import partial
 from tir_kernels.spec import ShadowSpec
 
 from .contenders import Entry, budgeted_entry, dense_entry, static_int8_entry, torch_entry
-from .document import AttentionRow, Inputs
+from .document import AttentionRow, Inputs, SkippedAttention
 from .inputs import LayerInputs
 from .kernels import budgeted_kernels, dense_kernel, stock_kernel
+from .rig import HERE, Rig
 from .timing import Timing, alternate
 from .workload import Workload
 
@@ -50,22 +52,25 @@ def bench_attention(
     grid: AttentionGrid,
     layers: LayersOf,
     *,
+    rig: Rig = HERE,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Iterator[list[AttentionRow]]:
-    """The rows of one context and chunk after the other.
+    """The rows of one context and chunk after the other, timed on the rig.
 
     One core computes whatever has no workers. Raises `CompileError` for workers that the plan has
-    no pipeline for and `WrongResultError` for a contender that computes something else.
+    no pipeline for, `DeviceError` if the rig's device is lost or has too few threads, and
+    `WrongResultError` for a contender that computes something else.
     """
-    budgeted = budgeted_kernels(grid.spec, grid.workers, grid.with_baselines)
-    dense = dense_kernel(grid.spec.attention)
-    stock = stock_kernel(grid.spec.attention) if grid.with_stock else None
+    skipped = {each.contender for each in skipped_contenders(rig)}
+    budgeted = budgeted_kernels(rig, grid.spec, grid.workers, grid.with_baselines)
+    dense = dense_kernel(rig, grid.spec.attention)
+    stock = stock_kernel(rig, grid.spec.attention) if grid.with_stock else None
     for context in grid.contexts:
         for chunk in grid.chunks:
-            workload = Workload(grid.spec, layers(chunk, context))
+            workload = Workload(rig, grid.spec, layers(chunk, context))
             entries = [
                 dense_entry("cg_full", dense, workload),
-                torch_entry(workload),
+                *([] if "torch_sdpa" in skipped else [torch_entry(workload)]),
                 *(budgeted_entry(each, workload) for each in budgeted),
             ]
             if grid.with_baselines:
@@ -77,12 +82,23 @@ def bench_attention(
             timings = alternate(
                 [entry.contender for entry in entries],
                 rounds=grid.rounds,
+                use_threads=rig.use_threads,
                 on_round=partial(progress, f"{context} tokens, chunk of {chunk}"),
             )
             yield [
                 _row(grid, context, chunk, entry, timing)
                 for entry, timing in zip(entries, timings, strict=True)
             ]
+
+
+def skipped_contenders(rig: Rig) -> tuple[SkippedAttention, ...]:
+    """Those that can't run on the rig, with the reason."""
+    if not rig.is_here:
+        return (SkippedAttention(contender="torch_sdpa", reason="runs on this machine only"),)
+    if importlib.util.find_spec("torch") is None:
+        reason = "not installed: pip install 'shadowattn-tvm[calibrate]'"
+        return (SkippedAttention(contender="torch_sdpa", reason=reason),)
+    return ()
 
 
 def _row(

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import tvm
 
 from .document import AttentionContender
 from .inputs import SlotCall
 from .kernels import BudgetedKernel, static_int8_kernel
 from .reference import Expected, require_close
-from .timing import Contender, use_threads
+from .rig import Kernel
+from .timing import Contender, clocked_ms
 from .workload import Workload
 
 
@@ -38,23 +38,23 @@ def budgeted_entry(each: BudgetedKernel, workload: Workload) -> Entry:
     """A kernel that reads the plan, on every layer of it; checked on the sparsest."""
     label = f"{each.name} with {each.workers} workers"
     threads = 1 + each.workers
-    use_threads(threads)
+    workload.rig.use_threads(threads)
     call = workload.calls[workload.sparsest]
     call(each.kernel, 0.0)
     require_close(label, call.output(), workload.budgeted(each.name))
-    run = partial(_run_all, workload.calls, each.kernel, 0.0)
+    elapsed_ms = partial(_elapsed_ms, workload, workload.calls, each.kernel, 0.0)
     return Entry(
         name=each.name,
         workers=each.workers,
         has_budget=True,
         past_fraction=float(np.mean(workload.kept)),
-        contender=Contender(label, run, len(workload.calls), threads),
+        contender=Contender(label, elapsed_ms, len(workload.calls), threads),
     )
 
 
 def dense_entry(
     name: AttentionContender,
-    kernel: tvm.runtime.Function,
+    kernel: Kernel,
     workload: Workload,
     scale: float = 0.0,
     num_layers: int | None = None,
@@ -62,27 +62,29 @@ def dense_entry(
     """A kernel that attends exactly to everything, in at most `num_layers` calls. `scale`: as of
     `SlotCall`."""
     calls = workload.few_calls[:num_layers]
-    return _whole_entry(name, kernel, scale, calls, workload.dense)
+    return _whole_entry(name, kernel, scale, workload, calls, workload.dense)
 
 
 def static_int8_entry(workload: Workload) -> Entry:
     """NPU-Full, on a core that stands in for the NPU; with scales of its own inputs."""
-    kernel = static_int8_kernel(workload.static_int8_spec)
-    return _whole_entry("npu_full", kernel, 0.0, workload.few_calls, workload.static_int8)
+    kernel = static_int8_kernel(workload.rig, workload.static_int8_spec)
+    wanted = workload.static_int8
+    return _whole_entry("npu_full", kernel, 0.0, workload, workload.few_calls, wanted)
 
 
 def _whole_entry(
     name: AttentionContender,
-    kernel: tvm.runtime.Function,
+    kernel: Kernel,
     scale: float,
+    workload: Workload,
     calls: Sequence[SlotCall],
     wanted: Expected,
 ) -> Entry:
-    use_threads(1)
+    workload.rig.use_threads(1)
     calls[0](kernel, scale)
     require_close(name, calls[0].output(), wanted)
-    run = partial(_run_all, calls, kernel, scale)
-    return Entry(name, 0, False, 1.0, Contender(name, run, len(calls), 1))
+    elapsed_ms = partial(_elapsed_ms, workload, calls, kernel, scale)
+    return Entry(name, 0, False, 1.0, Contender(name, elapsed_ms, len(calls), 1))
 
 
 def torch_entry(workload: Workload) -> Entry:
@@ -108,9 +110,15 @@ def torch_entry(workload: Workload) -> Entry:
     torch.set_num_threads(1)
     output = attend(*layers[0])[0].transpose(0, 1).numpy()
     require_close("torch_sdpa", output, workload.dense)
-    return Entry("torch_sdpa", 0, False, 1.0, Contender("torch_sdpa", run, len(layers), 1))
+    contender = Contender("torch_sdpa", partial(clocked_ms, run), len(layers), 1)
+    return Entry("torch_sdpa", 0, False, 1.0, contender)
 
 
-def _run_all(calls: Sequence[SlotCall], kernel: tvm.runtime.Function, scale: float) -> None:
-    for call in calls:
-        call(kernel, scale)
+def _elapsed_ms(
+    workload: Workload, calls: Sequence[SlotCall], kernel: Kernel, scale: float
+) -> float:
+    def run(called: Kernel) -> None:
+        for call in calls:
+            call(called, scale)
+
+    return workload.rig.elapsed_ms(run, kernel)

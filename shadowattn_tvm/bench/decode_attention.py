@@ -7,24 +7,21 @@ from functools import partial
 
 import numpy as np
 import tvm
-from numpy.typing import NDArray
 
 from tir_kernels.attention.dense import dense_paged_decode
 from tir_kernels.attention.page_table import KV_PLANES
-from tir_kernels.build import build_kernels
 from tir_kernels.decode.shadow_rows import with_key_shadow
 from tir_kernels.decode.sparse_paged_decode import sparse_paged_decode
-from tir_kernels.features import cpu_features
 from tir_kernels.reference.attention import paged_decode
 from tir_kernels.reference.sparse_decode import append
 from tir_kernels.reference.sparse_decode import sparse_paged_decode as sparse_twin
 from tir_kernels.spec import ShadowSpec, keep_count
 
-from ..compiler import resolve_target
 from .attention import AttentionGrid, LayersOf
 from .document import DecodeRow
-from .inputs import Floats, LayerInputs
+from .inputs import Floats, LayerInputs, int32_tensor
 from .reference import Expected, require_close
+from .rig import HERE, Kernel, Rig
 from .timing import Contender, Timing, alternate
 
 
@@ -32,38 +29,44 @@ def bench_decode_attention(
     grid: AttentionGrid,
     layers: LayersOf,
     *,
+    rig: Rig = HERE,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Iterator[list[DecodeRow]]:
-    """The rows of one context after the other, every contender on one core.
+    """The rows of one context after the other, every contender on one core of the rig.
 
     Every layer has pages of its own, as it has in a model, so that a long context's keys come from
     memory. Chunks, workers and baselines of the grid don't matter. Raises `WrongResultError` for a
-    kernel that computes something else than its twin.
+    kernel that computes something else than its twin, `DeviceError` if the rig's device is lost.
     """
     spec = with_key_shadow(grid.spec)
-    target = resolve_target("host")
-    features = cpu_features(target)
-    kernels = {
-        "dense": dense_paged_decode(spec.attention, features),
-        "sparse": sparse_paged_decode(spec, features),
-    }
-    module = build_kernels(kernels, target)
+    kernels = rig.build(
+        {
+            "dense": dense_paged_decode(spec.attention, rig.features),
+            "sparse": sparse_paged_decode(spec, rig.features),
+        }
+    )
     for context in grid.contexts:
         inputs = layers(1, context)
         calls = [
-            _DecodeCall(spec, inputs[layer % len(inputs)], layer)
+            _DecodeCall(spec, inputs[layer % len(inputs)], layer, rig.device)
             for layer in range(spec.num_layers)
         ]
-        for name in kernels:
+        for name, kernel in kernels.items():
             for call in calls[: len(inputs)]:
-                call(module[name])
+                call(kernel)
                 require_close(name, call.output(), call.expected(name))
         timings = alternate(
             [
-                Contender(name, partial(_run, calls, module[name]), len(calls), threads=1)
-                for name in kernels
+                Contender(
+                    name,
+                    partial(rig.elapsed_ms, partial(_run, calls), kernel),
+                    len(calls),
+                    threads=1,
+                )
+                for name, kernel in kernels.items()
             ],
             rounds=grid.rounds,
+            use_threads=rig.use_threads,
             on_round=partial(progress, f"{context} tokens"),
         )
         yield [
@@ -72,7 +75,7 @@ def bench_decode_attention(
         ]
 
 
-def _run(calls: list[_DecodeCall], kernel: tvm.runtime.Function) -> None:
+def _run(calls: list[_DecodeCall], kernel: Kernel) -> None:
     for call in calls:
         call(kernel)
 
@@ -80,7 +83,9 @@ def _run(calls: list[_DecodeCall], kernel: tvm.runtime.Function) -> None:
 class _DecodeCall:
     """The arguments of the decode slot for one layer's sequence, the newest key last."""
 
-    def __init__(self, spec: ShadowSpec, inputs: LayerInputs, layer: int) -> None:
+    def __init__(
+        self, spec: ShadowSpec, inputs: LayerInputs, layer: int, device: tvm.runtime.Device
+    ) -> None:
         geometry = spec.attention
         num_keys = len(inputs.k)
         num_pages = -(-num_keys // geometry.page_size)
@@ -95,17 +100,17 @@ class _DecodeCall:
             np.arange(num_pages),
             np.array([num_keys - (num_pages - 1) * geometry.page_size]),
         )
-        self._pages = tvm.runtime.tensor(pages)
+        self._pages = tvm.runtime.tensor(pages, device)
         no_positions = np.zeros(1)
         self._arguments = (
-            tvm.runtime.tensor(inputs.q),
+            tvm.runtime.tensor(inputs.q, device),
             self._pages,
-            *map(_ints, (*self._table, no_positions, no_positions)),
+            *(int32_tensor(each, device) for each in (*self._table, no_positions, no_positions)),
         )
-        self._output = tvm.runtime.empty(inputs.q.shape, "float32")
-        self._lse = tvm.runtime.empty(inputs.q.shape[:2], "float32")
+        self._output = tvm.runtime.empty(inputs.q.shape, "float32", device)
+        self._lse = tvm.runtime.empty(inputs.q.shape[:2], "float32", device)
 
-    def __call__(self, kernel: tvm.runtime.Function) -> None:
+    def __call__(self, kernel: Kernel) -> None:
         scale = self._layer + self._spec.attention.sm_scale
         no_rotary = (0, 1.0, 10000.0)
         kernel(*self._arguments, self._output, self._lse, *no_rotary, scale)
@@ -156,7 +161,3 @@ def _row(
         rounds=timing.rounds,
         checked=True,
     )
-
-
-def _ints(values: NDArray[np.integer] | NDArray[np.floating]) -> tvm.runtime.Tensor:
-    return tvm.runtime.tensor(values.astype(np.int32))

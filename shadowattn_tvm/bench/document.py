@@ -44,6 +44,13 @@ class AttentionRow(TaskResult):
     checked: bool
 
 
+class SkippedAttention(TaskResult):
+    """A contender that wasn't timed, and why."""
+
+    contender: AttentionContender
+    reason: str
+
+
 class PipelineRow(TaskResult):
     """One layer's pipeline of two machines, the NPU's stand-in and a worker, on average over the
     layers that have sparse heads.
@@ -117,6 +124,8 @@ class PipelineBench(Bench[PipelineRow]):
 
 class AttentionBench(Bench[AttentionRow]):
     """`shadowattn bench attention --json`."""
+
+    skipped: Annotated[tuple[SkippedAttention, ...], Field(strict=False)] = ()
 
 
 class DecodeBench(Bench[DecodeRow]):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import tvm
@@ -16,6 +17,7 @@ from ..calibrate.reference_model import ReferenceModel, dense_attention
 from ..corpora import Document, sample_windows
 from ..runtime.tokenizer import ModelTokenizer
 from ..weights import ModelDirectory
+from .rig import Kernel
 
 Floats = NDArray[np.float32]
 
@@ -39,24 +41,32 @@ class LayerInputs:
 
 
 class SlotCall:
-    """The arguments of the paged-prefill slot for one layer, and a place for its results."""
+    """The arguments of the paged-prefill slot for one layer, and a place for its results; on
+    `device`."""
 
-    def __init__(self, spec: AttentionSpec, inputs: LayerInputs, layer: int) -> None:
+    def __init__(
+        self,
+        spec: AttentionSpec,
+        inputs: LayerInputs,
+        layer: int,
+        device: tvm.runtime.Device,
+    ) -> None:
         num_queries, num_keys = len(inputs.q), len(inputs.k)
         num_pages = -(-num_keys // spec.page_size)
         last = num_keys - (num_pages - 1) * spec.page_size
+        ints = partial(int32_tensor, device=device)
         self.inputs = inputs
         self._arguments = (
-            tvm.runtime.tensor(inputs.q),
-            *map(_ints, ([0, num_queries],)),
-            tvm.runtime.tensor(inputs.pages(spec)),
-            *map(_ints, ([0, num_pages], range(num_pages), [last], [0], [0] * num_queries)),
+            tvm.runtime.tensor(inputs.q, device),
+            ints([0, num_queries]),
+            tvm.runtime.tensor(inputs.pages(spec), device),
+            *map(ints, ([0, num_pages], range(num_pages), [last], [0], [0] * num_queries)),
         )
-        self._output = tvm.runtime.empty(inputs.q.shape, "float32")
-        self._lse = tvm.runtime.empty(inputs.q.shape[:2], "float32")
+        self._output = tvm.runtime.empty(inputs.q.shape, "float32", device)
+        self._lse = tvm.runtime.empty(inputs.q.shape[:2], "float32", device)
         self._layer = layer
 
-    def __call__(self, kernel: tvm.runtime.Function, scale: float) -> None:
+    def __call__(self, kernel: Kernel, scale: float) -> None:
         """Call a kernel. `scale`: the softmax scale, or nothing where the kernel has its own."""
         no_mask, no_rotary = 0, (0, 1.0, 10000.0)
         kernel(*self._arguments, self._output, self._lse, no_mask, *no_rotary, self._layer + scale)
@@ -109,5 +119,6 @@ def captured_inputs(
     return layers
 
 
-def _ints(values: Sequence[int]) -> tvm.runtime.Tensor:
-    return tvm.runtime.tensor(np.array(values, np.int32))
+def int32_tensor(values: Iterable[float], device: tvm.runtime.Device) -> tvm.runtime.Tensor:
+    """Whole numbers, as tables of pages and lengths hold them."""
+    return tvm.runtime.tensor(np.array(list(values), np.int32), device)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
-import tvm
 
 from tir_kernels.spec import ShadowSpec, keep_count
 
@@ -18,8 +17,9 @@ from .document import PipelineRow
 from .inputs import SlotCall
 from .kernels import Schedule, stamped_kernels
 from .reference import require_close, shadow_reference
+from .rig import HERE, Kernel, Rig
 from .stamps import Launch, LaunchFile, collected_launches
-from .timing import Contender, alternate, quartile_distance, use_threads
+from .timing import Contender, alternate, clocked_ms, quartile_distance
 
 _THREADS: dict[Schedule, int] = {"pipelined": 2, "per_launch": 2, "sequential": 1}
 
@@ -31,25 +31,28 @@ def bench_pipeline(
     grid: AttentionGrid,
     layers: LayersOf,
     *,
+    rig: Rig = HERE,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Iterator[PipelineRow]:
-    """A row for every context and chunk.
+    """A row for every context and chunk, timed on the rig.
 
-    Raises `CompileError` for a plan that has no pipeline, `ConfigError` for a context in which all
-    heads run dense and `WrongResultError` for a schedule that computes something else.
+    Raises `DeviceError` if its device is lost or has one thread only, `CompileError` for a plan
+    that has no pipeline, `ConfigError` for a context in which all heads run dense and
+    `WrongResultError` for a schedule that computes something else.
     """
     sparse = {context: sparse_layers(grid.spec, context) for context in grid.contexts}
-    kernels = stamped_kernels(grid.spec)
-    with collected_launches() as collected:
+    kernels = stamped_kernels(rig, grid.spec)
+    slot_call = partial(SlotCall, grid.spec.attention)
+    with collected_launches(rig) as collected:
         for context in grid.contexts:
             for chunk in grid.chunks:
                 inputs = layers(chunk, context)
                 calls = [
-                    (layer, SlotCall(grid.spec.attention, inputs[layer % len(inputs)], layer))
+                    (layer, slot_call(inputs[layer % len(inputs)], layer, rig.device))
                     for layer in sparse[context]
                 ]
                 report = partial(progress, f"{context} tokens, chunk of {chunk}")
-                launches = timed(grid, kernels, calls, collected, report)
+                launches = timed(rig, grid, kernels, calls, collected, report)
                 yield row_of(grid, context, chunk, launches)
 
 
@@ -69,8 +72,9 @@ def sparse_layers(spec: ShadowSpec, context: int) -> list[int]:
 
 
 def timed(
+    rig: Rig,
     grid: AttentionGrid,
-    kernels: dict[Schedule, tvm.runtime.Function],
+    kernels: dict[Schedule, Kernel],
     calls: Sequence[tuple[int, SlotCall]],
     collected: LaunchFile,
     report: Callable[[int, int], None],
@@ -81,7 +85,7 @@ def timed(
     layer, call = calls[0]
     wanted = shadow_reference(grid.spec, layer, call.inputs)
     for schedule, kernel in kernels.items():
-        use_threads(_THREADS[schedule])
+        rig.use_threads(_THREADS[schedule])
         call(kernel, 0.0)
         require_close(schedule, call.output(), wanted)
     collected.take()
@@ -92,10 +96,12 @@ def timed(
         rounds[schedule].append(collected.take())
 
     contenders = [
-        Contender(schedule, partial(run, schedule), len(calls), _THREADS[schedule])
+        Contender(
+            schedule, partial(clocked_ms, partial(run, schedule)), len(calls), _THREADS[schedule]
+        )
         for schedule in kernels
     ]
-    alternate(contenders, rounds=grid.rounds, on_round=report)
+    alternate(contenders, rounds=grid.rounds, use_threads=rig.use_threads, on_round=report)
     return {schedule: kept[1:] for schedule, kept in rounds.items()}
 
 

@@ -1,4 +1,4 @@
-"""How long the stages of every list take on this machine, a core standing in for the NPU."""
+"""How long the stages of every list take on a rig, a core of it standing in for the NPU."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .attention import AttentionGrid
 from .inputs import SlotCall, random_inputs
 from .kernels import stamped_kernels
 from .pipeline import sparse_layers, timed
+from .rig import HERE, Rig
 from .stamps import Launch, collected_launches
 
 _SEED = 0
@@ -47,13 +48,15 @@ def measure_lists(
     contexts: Sequence[int],
     chunk: int,
     rounds: int,
+    rig: Rig = HERE,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> list[ListTime]:
-    """The times of all lists of all layers that have any, in the pipeline of two threads; random
-    inputs, one layer's for all.
+    """The times of all lists of all layers that have any, in the pipeline of two threads of the
+    rig; random inputs, one layer's for all.
 
-    Raises `CompileError` for a plan that has no pipeline, `ConfigError` for a context in which all
-    heads run dense and `WrongResultError` if the kernel computes something else than its twin.
+    Raises `DeviceError` if the rig's device is lost or has one thread only, `CompileError` for a
+    plan that has no pipeline, `ConfigError` for a context in which all heads run dense and
+    `WrongResultError` if the kernel computes something else than its twin.
     """
     layers = {context: sparse_layers(spec, context) for context in contexts}
     grid = AttentionGrid(
@@ -65,14 +68,17 @@ def measure_lists(
         rounds=rounds,
         inputs="random",
     )
-    kernels = stamped_kernels(spec, ("pipelined",))
+    kernels = stamped_kernels(rig, spec, ("pipelined",))
     times = list[ListTime]()
-    with collected_launches() as collected:
+    with collected_launches(rig) as collected:
         for context in contexts:
             inputs = random_inputs(spec.attention, chunk, context, _SEED)
-            calls = [(layer, SlotCall(spec.attention, inputs, layer)) for layer in layers[context]]
+            calls = [
+                (layer, SlotCall(spec.attention, inputs, layer, rig.device))
+                for layer in layers[context]
+            ]
             report = partial(progress, f"{context} older tokens")
-            launches = timed(grid, kernels, calls, collected, report)["pipelined"]
+            launches = timed(rig, grid, kernels, calls, collected, report)["pipelined"]
             by_layer = zip(*launches, strict=True)
             for layer, rounds_of_layer in zip(layers[context], by_layer, strict=True):
                 times += list_times(spec, layer, context, chunk, rounds_of_layer)

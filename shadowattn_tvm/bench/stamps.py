@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import tvm
 from numpy.typing import NDArray
 
-from tir_kernels.build import build_kernels
 from tir_kernels.clock import read_clock
 from tir_kernels.shadow.list_stages import ATTEND, PILOT
 
-from ..compiler import resolve_target
-from ..transform.stamp_stages import BEGIN_COLUMNS, ITEMS_COLUMN, STAMP_COLUMNS, TRACE_VARIABLE
+from ..transform.stamp_stages import BEGIN_COLUMNS, ITEMS_COLUMN, STAMP_COLUMNS
+from .rig import HERE, Rig
 
+_CLOCK_QUESTIONS = 5
 _CLOCK_SAMPLE_S = 0.1
-"""Long enough that starting and stopping, some microseconds, don't matter."""
+_CLOCK_SAMPLE_QUESTIONS = 200
+"""Between two readings pass so many seconds, or so many times what a reading takes: long enough
+that when exactly it was taken doesn't matter."""
 
 Doubles = NDArray[np.float64]
 
@@ -54,16 +53,16 @@ class Launch:
 
 
 class LaunchFile:
-    """Where kernels made with `StampStages` append their launches."""
+    """Where kernels made with `StampStages` append their launches; `take_stamps` as `Rig.traced`
+    gives it."""
 
-    def __init__(self, path: Path, cycles_per_ms: float) -> None:
-        self._path = path
-        self._cycles_per_ms = cycles_per_ms
+    def __init__(self, take_stamps: Callable[[], bytes], ticks_per_ms: float) -> None:
+        self._take_stamps = take_stamps
+        self._ticks_per_ms = ticks_per_ms
 
     def take(self) -> list[Launch]:
         """The launches since the last time, in the order in which they ended."""
-        stamps = np.fromfile(self._path, np.int64).reshape(-1, STAMP_COLUMNS)
-        os.truncate(self._path, 0)
+        stamps = np.frombuffer(self._take_stamps(), np.int64).reshape(-1, STAMP_COLUMNS)
         launches, row = [], 0
         while row < len(stamps):
             num_items = int(stamps[row, ITEMS_COLUMN])
@@ -75,42 +74,42 @@ class LaunchFile:
         begins = [BEGIN_COLUMNS[stage] for stage in (PILOT, ATTEND)]
         columns = stamps[:, [column for begin in begins for column in (begin, begin + 1)]]
         first = columns[:, 0].min()
-        since_start = np.ascontiguousarray((columns - first).T) / self._cycles_per_ms
+        since_start = np.ascontiguousarray((columns - first).T) / self._ticks_per_ms
         pilot_begin, pilot_end, attend_begin, attend_end = since_start
         return Launch(
             pilot_begin,
             pilot_end,
             attend_begin,
             attend_end,
-            start_ms=float(first / self._cycles_per_ms),
+            start_ms=float(first / self._ticks_per_ms),
         )
 
 
 @contextmanager
-def collected_launches() -> Iterator[LaunchFile]:
-    """Have the launches of this process written to a file of its own."""
-    rate = cycles_per_ms()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "stamps"
-        path.touch()
-        os.environ[TRACE_VARIABLE] = str(path)
-        try:
-            yield LaunchFile(path, rate)
-        finally:
-            del os.environ[TRACE_VARIABLE]
+def collected_launches(rig: Rig = HERE) -> Iterator[LaunchFile]:
+    """Have the launches of kernels on the rig written to a file of its own."""
+    rate = ticks_per_ms(rig)
+    with rig.traced() as take_stamps:
+        yield LaunchFile(take_stamps, rate)
 
 
-def cycles_per_ms() -> float:
+def ticks_per_ms(rig: Rig) -> float:
     """The rate of the clock that stamps are taken from."""
+    clock = rig.build({"clock": read_clock()})["clock"]
+    now = tvm.runtime.empty((1,), "int64", rig.device)
 
-    clock = build_kernels({"clock": read_clock()}, resolve_target("host"))["clock"]
-    now = tvm.runtime.empty((1,), "int64")
+    def sample() -> tuple[float, float, int]:
+        """How long it took to ask, when that was half done, and what the clock said: of several
+        the quickest, since the way to a device takes as long as it likes."""
+        samples = []
+        for _ in range(_CLOCK_QUESTIONS):
+            begin_s = time.perf_counter()
+            clock(now)
+            took_s = time.perf_counter() - begin_s
+            samples.append((took_s, begin_s + took_s / 2, int(now.numpy()[0])))
+        return min(samples)
 
-    def sample() -> tuple[float, int]:
-        clock(now)
-        return time.perf_counter(), int(now.numpy()[0])
-
-    start_s, start_cycles = sample()
-    time.sleep(_CLOCK_SAMPLE_S)
-    end_s, end_cycles = sample()
-    return (end_cycles - start_cycles) / (1e3 * (end_s - start_s))
+    took_s, start_s, start_ticks = sample()
+    time.sleep(max(_CLOCK_SAMPLE_S, _CLOCK_SAMPLE_QUESTIONS * took_s))
+    _, end_s, end_ticks = sample()
+    return (end_ticks - start_ticks) / (1e3 * (end_s - start_s))

@@ -21,13 +21,13 @@ class Contender:
     Attributes
     ----------
     label : what it is.
-    run : does the work `units` times, layer after layer.
+    elapsed_ms : does the work `units` times, layer after layer, and says how long it took.
     units : what a time is divided by.
     threads : of TVM's pool, while it runs.
     """
 
     label: str
-    run: Callable[[], None]
+    elapsed_ms: Callable[[], float]
     units: int
     threads: int
 
@@ -45,17 +45,20 @@ def alternate(
     contenders: Sequence[Contender],
     *,
     rounds: int,
+    use_threads: Callable[[int], None],
     on_round: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Timing]:
     """Time every contender once a round, `rounds` times, after a round that doesn't count.
 
-    The order turns from round to round, so that none always follows the same one.
+    The order turns from round to round, so that none always follows the same one. `use_threads`
+    prepares the pool for each.
     """
     times: list[list[float]] = [[] for _ in contenders]
     for round_index in range(rounds + 1):
         for offset in range(len(contenders)):
             index = (round_index + offset) % len(contenders)
-            elapsed_ms = _time_ms(contenders[index])
+            use_threads(contenders[index].threads)
+            elapsed_ms = contenders[index].elapsed_ms()
             if round_index > 0:
                 times[index].append(elapsed_ms / contenders[index].units)
         on_round(round_index, rounds)
@@ -71,10 +74,10 @@ def use_threads(threads: int) -> None:
         os.sched_setaffinity(0, allowed)
 
 
-def _time_ms(contender: Contender) -> float:
-    use_threads(contender.threads)
+def clocked_ms(run: Callable[[], None]) -> float:
+    """How long `run` takes in this process."""
     start = time.perf_counter()
-    contender.run()
+    run()
     return 1e3 * (time.perf_counter() - start)
 
 

@@ -20,6 +20,7 @@ from .reference import (
     shadow_reference,
     static_int8_reference,
 )
+from .rig import Rig
 
 _COLD_CALLS = 8
 """Each has buffers of its own: together more than the caches that a core may count on."""
@@ -32,13 +33,15 @@ class Workload:
     ----------
     spec : the plan's parameters.
     inputs : of every layer, or of one that stands for all.
+    rig : where its tensors are.
     """
 
-    def __init__(self, spec: ShadowSpec, inputs: Sequence[LayerInputs]) -> None:
+    def __init__(self, rig: Rig, spec: ShadowSpec, inputs: Sequence[LayerInputs]) -> None:
+        self.rig = rig
         self.spec = spec
         self.inputs = inputs
         self.calls = [
-            SlotCall(spec.attention, inputs[layer % len(inputs)], layer)
+            SlotCall(spec.attention, inputs[layer % len(inputs)], layer, rig.device)
             for layer in range(spec.num_layers)
         ]
         self._expected: dict[BudgetedContender, Expected] = {}

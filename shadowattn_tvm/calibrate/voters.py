@@ -60,7 +60,7 @@ def cheapest(costs: Doubles, work: Doubles, fraction: float) -> Strides:
     """
 
     def at(price: float) -> Strides:
-        return np.argmin(costs + price * work[:, None], axis=0)
+        return np.asarray(np.argmin(costs + price * work[:, None], axis=0))
 
     low, high = 0.0, float(costs.max() / np.abs(np.diff(work)).min()) + 1.0
     if costs.shape[1] == 0 or work[at(low)].mean() <= fraction:

@@ -18,6 +18,7 @@ from .chat import chat
 from .compile import compile_command
 from .convert_weight import convert_weight
 from .device import device_app
+from .doctor import doctor
 from .evaluate import eval_command
 from .fetch import fetch
 from .mlc_llm import PASS_THROUGH, mlc_llm
@@ -47,6 +48,7 @@ bench_app.command()(decode)
 app.add_typer(bench_app, name="bench")
 app.command()(trace)
 app.add_typer(device_app, name="device")
+app.command()(doctor)
 app.command("mlc_llm", context_settings=PASS_THROUGH)(mlc_llm)
 
 

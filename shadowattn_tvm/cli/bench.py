@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ..errors import ConfigError
 from ..runtime.threads import use_physical_cores
-from .options import load_shadow_attn
+from .options import RpcKey, RpcServer, RpcTracker, load_shadow_attn
 from .progress import progress_bar, stages
+from .rigs import DeviceName, chosen_rig
 from .values import parse_shape
 
 if TYPE_CHECKING:  # the command line starts without what only some commands need
@@ -24,6 +25,7 @@ if TYPE_CHECKING:  # the command line starts without what only some commands nee
     from ..bench.attention import LayersOf
     from ..bench.document import Bench, Row
     from ..bench.inputs import LayerInputs
+    from ..evaluate.results import Machine
 
 bench_app = typer.Typer(
     help="How long things take: contenders take turns, results are checked before they are timed.",
@@ -82,6 +84,10 @@ def attention(
     baselines: Annotated[bool, typer.Option(help="Time the paper's baselines too.")] = True,
     stock: Annotated[bool, typer.Option(help="Time TVM's own kernel too.")] = True,
     seed: Seed = 0,
+    rpc: RpcServer = None,
+    tracker: RpcTracker = None,
+    key: RpcKey = None,
+    device: DeviceName = None,
     json_file: JsonFile = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw time against older tokens here (.png or .svg).")
@@ -89,7 +95,7 @@ def attention(
 ) -> None:
     """Attention of a prefill chunk to everything older: one layer, all heads."""
     use_physical_cores()
-    from ..bench import AttentionBench, bench_attention
+    from ..bench import AttentionBench, bench_attention, skipped_contenders
     from ..bench.attention_plot import plot_attention
     from ..plan.plot import require_plotting
     from .bench_tables import print_attention
@@ -99,13 +105,15 @@ def attention(
     grid, layers = _grid(model, plan, context, chunk, workers, inputs, corpus, rounds, seed, shape)
     grid = replace(grid, with_baselines=baselines, with_stock=stock)
     rows: list[AttentionRow] = []
-    with progress_bar() as bar:
-        for more in bench_attention(grid, layers, progress=stages(bar)):
-            rows += more
-    _save(AttentionBench, rows, json_file)
+    with chosen_rig(rpc, tracker, key, device) as rig:
+        machine, skipped = rig.machine(), skipped_contenders(rig)
+        with progress_bar() as bar:
+            for more in bench_attention(grid, layers, rig=rig, progress=stages(bar)):
+                rows += more
+    _save(AttentionBench, rows, machine, json_file, skipped=skipped)
     if plot is not None:
         plot_attention(rows, f"{model.name}, {plan}, {inputs} inputs", plot)
-    print_attention(rows)
+    print_attention(rows, skipped)
 
 
 @bench_app.command("pipeline")
@@ -118,6 +126,10 @@ def pipeline(
     corpus: Corpus = None,
     rounds: Rounds = 7,
     seed: Seed = 0,
+    rpc: RpcServer = None,
+    tracker: RpcTracker = None,
+    key: RpcKey = None,
+    device: DeviceName = None,
     json_file: JsonFile = None,
 ) -> None:
     """All heads in one launch, a core for the NPU's stage and one for the CPU's, against the lower
@@ -127,9 +139,11 @@ def pipeline(
     from .bench_tables import print_pipeline
 
     grid, layers = _grid(model, plan, context, chunk, [1], inputs, corpus, rounds, seed)
-    with progress_bar() as bar:
-        rows = list(bench_pipeline(grid, layers, progress=stages(bar)))
-    _save(PipelineBench, rows, json_file)
+    with chosen_rig(rpc, tracker, key, device) as rig:
+        machine = rig.machine()
+        with progress_bar() as bar:
+            rows = list(bench_pipeline(grid, layers, rig=rig, progress=stages(bar)))
+    _save(PipelineBench, rows, machine, json_file)
     print_pipeline(rows)
 
 
@@ -142,6 +156,10 @@ def decode_attention(
     corpus: Corpus = None,
     rounds: Rounds = 7,
     seed: Seed = 0,
+    rpc: RpcServer = None,
+    tracker: RpcTracker = None,
+    key: RpcKey = None,
+    device: DeviceName = None,
     json_file: JsonFile = None,
 ) -> None:
     """One new token's attention, dense and as `plan decode sparse` computes it: one layer, all
@@ -152,17 +170,21 @@ def decode_attention(
 
     grid, layers = _grid(model, plan, context, [1], None, inputs, corpus, rounds, seed)
     rows: list[DecodeRow] = []
-    with progress_bar() as bar:
-        for more in bench_decode_attention(grid, layers, progress=stages(bar)):
-            rows += more
-    _save(DecodeBench, rows, json_file)
+    with chosen_rig(rpc, tracker, key, device) as rig:
+        machine = rig.machine()
+        with progress_bar() as bar:
+            for more in bench_decode_attention(grid, layers, rig=rig, progress=stages(bar)):
+                rows += more
+    _save(DecodeBench, rows, machine, json_file)
     print_decode(rows)
 
 
-def _save(kind: type[Bench[Row]], rows: Sequence[Row], path: Path | None) -> None:
-    """Write a bench file of this run, if one is wanted."""
+def _save(
+    kind: type[Bench[Row]], rows: Sequence[Row], machine: Machine, path: Path | None, **more: Any
+) -> None:
+    """Write a bench file of this run, if one is wanted; `more` of its fields."""
     from ..bench import save_bench
-    from ..evaluate.results import these_versions, this_machine
+    from ..evaluate.results import these_versions
 
     if path is None:
         return
@@ -170,8 +192,9 @@ def _save(kind: type[Bench[Row]], rows: Sequence[Row], path: Path | None) -> Non
         created=datetime.now(UTC).replace(microsecond=0),
         command=("shadowattn", *sys.argv[1:]),
         versions=these_versions(),
-        machine=this_machine(),
+        machine=machine,
         rows=tuple(rows),
+        **more,
     )
     save_bench(record, path)
 

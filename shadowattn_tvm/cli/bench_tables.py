@@ -8,11 +8,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from ..bench import AttentionRow, DecodeRow, PipelineRow
+from ..bench import AttentionRow, DecodeRow, PipelineRow, SkippedAttention
 
 
-def print_attention(rows: Sequence[AttentionRow]) -> None:
-    """Every contender, and how many times faster than dense attention on one core it is."""
+def print_attention(rows: Sequence[AttentionRow], skipped: Sequence[SkippedAttention]) -> None:
+    """Every contender, and how many times faster than dense attention on one core it is; then who
+    is missing."""
     table = _table(
         "Attention of one layer to everything older",
         ("context", "chunk", "contender", "cores", "past", "ms", "spread", "C/G-Full"),
@@ -30,6 +31,10 @@ def print_attention(rows: Sequence[AttentionRow]) -> None:
             f"{full[row.context, row.chunk] / row.median_ms:.2f}x",
         )
     Console().print(table)
+    for each in skipped:
+        Console().print(
+            f"{each.contender}: not timed, {each.reason}", highlight=False, markup=False
+        )
 
 
 def print_pipeline(rows: Sequence[PipelineRow]) -> None:

@@ -12,9 +12,10 @@ from ..corpora import read_documents
 from ..errors import ConfigError
 from ..plan import BucketGrid, Pilot, Plan, Sharing, save_plan
 from .calibration_methods import METHODS, MethodInputs, choose_method
-from .options import refuse_options
+from .options import RpcKey, RpcServer, RpcTracker, refuse_options
 from .plan_pairs import window_pairs
 from .progress import console, progress_bar, stages
+from .rigs import DeviceName, chosen_rig
 from .stage_costs import calibrate_stage_costs
 from .values import one_of, parse_layers
 
@@ -22,7 +23,7 @@ PARTIAL_SUFFIX = ".partial"
 """Beside the plan: what is measured so far, to go on from after an interruption."""
 
 
-ONLY_STAGE_COSTS = ("plan", "context", "rounds")
+ONLY_STAGE_COSTS = ("plan", "context", "rounds", "rpc", "tracker", "key", "device")
 """Parameters that only `--stage-costs` takes."""
 
 WITH_STAGE_COSTS = ("model", "output", "stage_costs", "chunk_tokens", *ONLY_STAGE_COSTS)
@@ -129,8 +130,8 @@ def calibrate(
         bool,
         typer.Option(
             "--stage-costs",
-            help="Measure what the stages of --plan's heads cost on this machine, plan the order "
-            "of the heads by it, and write the plan again with both.",
+            help="Measure what the stages of --plan's heads cost on this machine, or on a device "
+            "behind RPC, plan the order of the heads by it, and write the plan again with both.",
         ),
     ] = False,
     plan: Annotated[
@@ -148,6 +149,10 @@ def calibrate(
     rounds: Annotated[
         int, typer.Option(help="With --stage-costs: measurements of every list.", min=1)
     ] = 7,
+    rpc: RpcServer = None,
+    tracker: RpcTracker = None,
+    key: RpcKey = None,
+    device: DeviceName = None,
 ) -> None:
     """Measure a model's scales on a corpus, spread the budget over its heads, write the plan.
 
@@ -161,7 +166,13 @@ def calibrate(
         if plan is None:
             raise ConfigError("--stage-costs: expected a plan by --plan, got none")
         calibrate_stage_costs(
-            model, plan, output, contexts=context, chunk_tokens=chunk_tokens, rounds=rounds
+            model,
+            plan,
+            output,
+            contexts=context,
+            chunk_tokens=chunk_tokens,
+            rounds=rounds,
+            rig=context_of_call.with_resource(chosen_rig(rpc, tracker, key, device)),
         )
         return
     refuse_options(context_of_call, ONLY_STAGE_COSTS, "without --stage-costs")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
 from ..pipeline import (
@@ -20,6 +21,10 @@ from ..runtime.threads import use_physical_cores
 from .options import load_shadow_attn
 from .progress import console, progress_bar, stages
 
+if TYPE_CHECKING:  # the command line starts without what only some commands need
+    from ..bench import Rig
+    from ..evaluate.results import Machine
+
 DEFAULT_CONTEXTS = (512, 1024, 2048, 4096)
 
 
@@ -31,8 +36,10 @@ def calibrate_stage_costs(
     contexts: Sequence[int] | None,
     chunk_tokens: int | None,
     rounds: int,
+    rig: Rig,
 ) -> None:
-    """Measure every list's stages, fit what they cost, order the heads by it, write the plan again.
+    """Measure every list's stages on the rig, fit what they cost, order the heads by it, write the
+    plan again.
 
     The order is for the longest context. Raises `ConfigError` for a plan without shared lists.
     """
@@ -41,7 +48,6 @@ def calibrate_stage_costs(
     from ..bench.stage_times import measure_lists
     from ..compiler.kernel_parameters import shadow_spec
     from ..compiler.library import check_plan
-    from ..evaluate.results import this_machine
     from ..weights import open_model_directory
 
     plan = load_shadow_attn(plan_name)
@@ -64,15 +70,15 @@ def calibrate_stage_costs(
             contexts=measured,
             chunk=chunk,
             rounds=rounds,
+            rig=rig,
             progress=stages(bar),
         )
     fitted = fit_costs(times, query_block=plan.sharing.query_block, head_dim=plan.model.head_dim)
-    machine = this_machine()
     costs = StageCosts(
         model=fitted.model,
         pilot_error=fitted.pilot_error,
         attend_error=fitted.attend_error,
-        machine=f"{machine.processor}, {machine.physical_cores} cores, {machine.threads} threads",
+        machine=_words(rig.machine()),
         contexts=measured,
         chunk_tokens=chunk,
         planned_context=measured[-1],
@@ -86,6 +92,11 @@ def calibrate_stage_costs(
     save_plan(plan.model_copy(update=changed), output)
     _report(plan, planned, costs, shape)
     print(output)
+
+
+def _words(machine: Machine) -> str:
+    cores = "" if machine.physical_cores is None else f"{machine.physical_cores} cores, "
+    return f"{machine.processor}, {cores}{machine.threads} threads"
 
 
 def _default_contexts(context_window: int, chunk: int) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -84,17 +85,18 @@ def target_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in _folder().glob("*.toml")))
 
 
-def resolve_target(name: str) -> tvm.target.Target:
+def resolve_target(name: str, features: Sequence[str] | None = None) -> tvm.target.Target:
     """The TVM target of a device whose kernels run on a CPU. Raises like `resolve_device`, and for
     a GPU."""
-    device = resolve_device(name)
+    device = resolve_device(name, features)
     if device.is_gpu:
         raise ConfigError(f"{name} is a GPU: expected a device that computes on its CPU")
     return device.target
 
 
-def resolve_device(name: str) -> Device:
-    """A device by name, `android:adreno` (as MLC-LLM spells it) or `android-adreno`. Raises
+def resolve_device(name: str, features: Sequence[str] | None = None) -> Device:
+    """A device by name, `android:adreno` (as MLC-LLM spells it) or `android-adreno`; with other
+    `features` than its configuration's (LLVM's names, no `+`), if they are given. Raises
     `ConfigError` listing the known ones."""
     stem = name.replace(":", "-")
     if stem not in target_names():
@@ -115,8 +117,9 @@ def resolve_device(name: str) -> Device:
     cpu = llvm_get_system_cpu() if config.cpu == _NATIVE else config.cpu
     triple = llvm_get_system_triple() if config.triple == _NATIVE else config.triple
     options = {"kind": config.kind, "mcpu": cpu, "mtriple": triple}
-    if config.features:
-        options["mattr"] = list(config.features)
+    chosen = config.features if features is None else tuple(f"+{name}" for name in features)
+    if chosen:
+        options["mattr"] = list(chosen)
     target = tvm.target.Target(options)
     return Device(target, config.pipeline_workers)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import tvm
 from tvm import rpc
 
 from ..errors import DeviceError
-from .rpc import last_words
+from .rpc import disconnect, last_words
 
 _GARBAGE = 0x7F
 """Fills memory before a tensor's first byte: large as an integer, and no address."""
@@ -50,16 +51,47 @@ class RemoteKernels:
 
     def call(self, name: str, *arguments: Any) -> Any:
         """A function that the runtime over there registers. Raises `DeviceError`."""
-        return self._guarded(lambda: self.session.get_function(name)(*arguments))
+        with self.watched():
+            return self.session.get_function(name)(*arguments)
+
+    def module(self, library: Path) -> Any:
+        """A shared library, loaded over there; sent there if need be, once. Raises `DeviceError`
+        for a library of another CPU or system."""
+        if library not in self._modules:
+            remote = str(library.resolve())
+            if not self._shares_files:
+                remote = f"{next(self._uploads)}-{library.name}"
+                self.session.upload(str(library), remote)
+            self._modules[library] = self._loaded(remote)
+        return self._modules[library]
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """What is done with the session inside raises `DeviceError` if the device was lost
+        meanwhile, and whatever it raises on a device that is well."""
+        try:
+            yield
+        except DeviceError:
+            raise
+        except Exception as error:
+            if self._session is None or self._answers():
+                raise  # the kernel's own error: the device is fine
+            self.close()
+            raise DeviceError(
+                f"the device was lost during a call: {last_words(error)}; the kernel crashed, or "
+                "the server is gone"
+            ) from None
 
     def close(self) -> None:
         """End the session; the next call opens another."""
         self._modules.clear()
+        if self._session is not None:
+            disconnect(self._session)
         self._session = None
 
     def _call(self, library: Path, name: str, arguments: tuple[Any, ...]) -> None:
-        def work() -> None:
-            function = self._module(library)[name]
+        with self.watched():
+            function = self.module(library)[name]
             device = self.session.cpu(0)
             copies = [
                 _Copy(argument, device) if isinstance(argument, tvm.runtime.Tensor) else None
@@ -74,30 +106,15 @@ class RemoteKernels:
             for copy in filter(None, copies):
                 copy.fetch()
 
-        self._guarded(work)
-
-    def _module(self, library: Path) -> Any:
-        if library not in self._modules:
-            remote = str(library.resolve())
-            if not self._shares_files:
-                remote = f"{next(self._uploads)}-{library.name}"
-                self.session.upload(str(library), remote)
-            self._modules[library] = self.session.load_module(remote)
-        return self._modules[library]
-
-    def _guarded(self, work: Callable[[], Any]) -> Any:
-        """`work`, and what became of the session if it failed."""
+    def _loaded(self, remote: str) -> Any:
         try:
-            return work()
-        except DeviceError:
-            raise
-        except Exception as error:
-            if self._session is None or self._answers():
-                raise  # the kernel's own error: the device is fine
-            self.close()
+            return self.session.load_module(remote)
+        except Exception as error:  # the loader's, over there
+            if not self._answers():
+                raise
             raise DeviceError(
-                f"the device was lost during a call: {last_words(error)}; the kernel crashed, or "
-                "the server is gone"
+                f"the device can't load what was compiled for it: {last_words(error)}; expected a "
+                "library for its CPU and system: does --device name what it is?"
             ) from None
 
     def _answers(self) -> bool:

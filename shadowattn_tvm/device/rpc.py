@@ -6,6 +6,7 @@ registered with, as MLC and TVM do.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from dataclasses import dataclass
 
@@ -73,6 +74,13 @@ def connect(address: RpcAddress) -> rpc.RPCSession:
         raise
     except Exception as error:  # TVM raises whatever its sockets did
         raise DeviceError(f"can't open a session on {address}: {last_words(error)}") from None
+
+
+def disconnect(session: rpc.RPCSession) -> None:
+    """End a session, whoever still holds tensors or functions of it: a device has one at a time.
+    Those are of no use afterwards."""
+    with contextlib.suppress(Exception):  # the device may be gone already
+        session._sess["CloseRPCConnection"]()
 
 
 def last_words(error: BaseException) -> str:

@@ -35,11 +35,11 @@ class Versions(TaskResult):
 
 
 class Machine(TaskResult):
-    """Where it ran."""
+    """Where it ran. `physical_cores`: null where a device doesn't say."""
 
     system: str
     processor: str
-    physical_cores: Count
+    physical_cores: Count | None
     threads: str | None
 
 

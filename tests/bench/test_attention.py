@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 from shadowattn_tvm.bench import (
+    HERE,
     AttentionBench,
     AttentionGrid,
     bench_attention,
     save_bench,
+    skipped_contenders,
     workload,
 )
 from shadowattn_tvm.bench.inputs import LayerInputs, SlotCall, random_inputs
@@ -130,8 +132,8 @@ def test_pages_hold_keys_and_values_in_order() -> None:
 
 def test_a_wrong_result_is_not_timed() -> None:
     inputs = random_inputs(SMALL, 5, 40, seed=1)
-    call = SlotCall(SMALL, inputs, 0)
-    call(dense_kernel(SMALL), 0.0)
+    call = SlotCall(SMALL, inputs, 0, HERE.device)
+    call(dense_kernel(HERE, SMALL), 0.0)
     wanted = dense_reference(SMALL, inputs)
     require_close("dense", call.output(), wanted)
     off = call.output()
@@ -156,6 +158,18 @@ def test_rows_that_hang_on_rounding_are_not_compared() -> None:
         require_close("sparse", off, Expected(output, decided))
     with pytest.raises(WrongResultError, match="neither checked nor timed"):
         require_close("sparse", output, Expected(output, np.zeros((5, 6), np.bool_)))
+
+
+def test_without_torch_the_others_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    (skipped,) = skipped_contenders(HERE)
+    assert (skipped.contender, "shadowattn-tvm[calibrate]" in skipped.reason) == (
+        "torch_sdpa",
+        True,
+    )
+    few = replace(grid(workers=(0,)), contexts=(77,), with_baselines=False, with_stock=False)
+    rows = next(iter(bench_attention(few, one_layer)))
+    assert [row.contender for row in rows] == ["cg_full", "shadow"]
 
 
 def test_baselines_can_be_left_out() -> None:

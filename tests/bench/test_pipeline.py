@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from shadowattn_tvm.bench import AttentionGrid, bench_pipeline
+from shadowattn_tvm.bench import HERE, AttentionGrid, bench_pipeline
 from shadowattn_tvm.bench.inputs import LayerInputs, SlotCall, random_inputs
 from shadowattn_tvm.bench.kernels import stamped_kernels
 from shadowattn_tvm.bench.pipeline import Launches, row_of, timed
@@ -41,10 +41,10 @@ def one_layer(num_queries: int, num_keys: int) -> Sequence[LayerInputs]:
 
 def test_schedules_compute_the_same_and_the_row_follows_from_their_stamps() -> None:
     (inputs,) = one_layer(NUM_QUERIES, NUM_KEYS)
-    calls = [(layer, SlotCall(SMALL, inputs, layer)) for layer in range(2)]
-    kernels = stamped_kernels(POOLED)
+    calls = [(layer, SlotCall(SMALL, inputs, layer, HERE.device)) for layer in range(2)]
+    kernels = stamped_kernels(HERE, POOLED)
     with collected_launches() as collected:
-        launches = timed(grid(), kernels, calls, collected, lambda done, total: None)
+        launches = timed(HERE, grid(), kernels, calls, collected, lambda done, total: None)
     assert list(launches) == ["pipelined", "per_launch", "sequential"]
     for rounds in launches.values():
         assert [len(layers) for layers in rounds] == [2, 2, 2]

@@ -78,7 +78,7 @@ def test_workspace_is_what_the_kernel_asks_for(
     build_kernels({"kernel": kernel}, host_target).export_library(str(library))
     function = tvm.runtime.load_module(str(library))["kernel"]
     inputs = random_inputs(SMALL, NUM_QUERIES, NUM_PAST, seed=1)
-    calls = [SlotCall(SMALL, inputs, layer) for layer in range(spec.num_layers)]
+    calls = [SlotCall(SMALL, inputs, layer, tvm.cpu()) for layer in range(spec.num_layers)]
     use_threads(1)  # tasks one after the other
     with watched(library) as watch:
         for call in calls:

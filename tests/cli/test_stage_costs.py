@@ -57,6 +57,10 @@ def test_mistakes(
         ((*measure, "--query-block", "1"), "--query-block can't be given with --stage-costs"),
         ((*measure, "--context", "8"), "keeps all of 8 tokens"),
         ((*common, "--plan", pooled_file), "--plan can't be given without --stage-costs"),
+        ((*measure, "--device", "arm64"), "expected the device to run on by --rpc"),
+        ((*measure, "--rpc", "nowhere"), "expected HOST:PORT"),
+        ((*measure, "--rpc", "127.0.0.1:1"), "can't reach RPC server 127.0.0.1:1"),
+        ((*common, "--rpc", "127.0.0.1:1"), "--rpc can't be given without --stage-costs"),
         ((*common, "--rounds", "7"), "--rounds can't be given without --stage-costs"),
     ]
     for arguments, message in cases:

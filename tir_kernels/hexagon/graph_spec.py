@@ -121,7 +121,7 @@ class PilotGraphSpec:
         return "int32" if self.pilot.pooled else self.score_dtype
 
     @property
-    def list_rows(self) -> int:
+    def all_lists(self) -> int:
         """Rows of importances, or of scores, of all units: lists that can be made."""
         return math.prod(self.ranked_shape[:-1])
 
@@ -129,7 +129,7 @@ class PilotGraphSpec:
     def list_words(self) -> int:
         """int32 words that all lists and their counts take."""
         assert self.selection is not None
-        return self.list_rows * (self.selection.capacity + 1)
+        return self.all_lists * (self.selection.capacity + 1)
 
     @property
     def packed_shape(self) -> tuple[int, int, int]:

@@ -81,7 +81,7 @@ def select_lists(spec: PilotGraphSpec) -> tirx.PrimFunc:
         lengths = T.match_buffer(var_lengths, (2,), "int32")
         lists = T.match_buffer(var_lists, (spec.list_words,), "int32")
         scratch = T.match_buffer(var_scratch, (spec.keys + TILE_KEYS,), "int32")
-        rows = T.decl_buffer((spec.list_rows, row_words), "int32", data=ranked.data)
+        rows = T.decl_buffer((spec.all_lists, row_words), "int32", data=ranked.data)
         num_keys = T.bind(lengths[1])
         filled = T.bind(T.ceildiv(lengths[0], queries_of_row))
         selector = RowSelection(spec, rows, scratch, num_keys)
@@ -94,7 +94,7 @@ def select_lists(spec: PilotGraphSpec) -> tirx.PrimFunc:
                 selector.select(row, wanted)
                 for v in range(capacity // WORDS):
                     lists[row * capacity + words(v)] = selector.listed(v, wanted)
-                lists[spec.list_rows * capacity + row] = wanted
+                lists[spec.all_lists * capacity + row] = wanted
 
     return shadowattn_select_lists
 

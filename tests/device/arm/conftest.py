@@ -12,6 +12,7 @@ from shadowattn_tvm.device.arm.tools import ENABLE
 from shadowattn_tvm.device.remote import RemoteKernels
 from shadowattn_tvm.device.rpc import RpcAddress, connect, rpc_address
 from shadowattn_tvm.errors import ShadowAttnError
+from tests.cli.conftest import run  # noqa: F401 - a fixture for the tests here
 from tests.tir_kernels import decode_harness, dense_harness, shadow_harness, test_rotary
 from tests.tir_kernels.linear import test_matmul
 from tests.tir_kernels.shadow import test_lists
