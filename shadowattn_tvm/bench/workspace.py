@@ -29,9 +29,10 @@ def pilot_workspace_bytes(
     spec: ShadowSpec, features: CpuFeatures, *, num_past: int, num_queries: int, threads: int
 ) -> int:
     """What one call of the paged-prefill slot allocates in proportion to the past: the keys' INT8
-    shadow, which all threads share, scores (or votes) and lists of every thread at its largest,
-    and importances where queries share lists. Layers follow each other in the same memory. 0 if no
-    head of any layer is sparse.
+    shadow and shared lists, which all threads have in common, and scores or votes, importances and
+    lists that nobody shares of every thread at its largest. Layers follow each other in the same
+    memory. 0 if no head of any layer is sparse. (Importances that a registered pilot writes come on
+    top.)
     """
     keeps = [keep_count(num_past, h.keep_ratio_q16, spec.k_min) for row in spec.heads for h in row]
     sparse = [keep for keep in keeps if keep < num_past]
@@ -54,8 +55,9 @@ def pilot_workspace_bytes(
     scores = dot.register_queries * row_keys * _INT16_BYTES
     weights = row_keys * _INT32_BYTES  # half of that where they are packed
     blocks = -(-num_queries // spec.pilot.query_block)
-    importance = spec.num_list_owners * blocks * row_keys * _INT32_BYTES
-    return shadow + importance + threads * (scores + weights + capacity * _INT32_BYTES)
+    lists = spec.num_list_owners * blocks * capacity * _INT32_BYTES
+    importance = row_keys * _INT32_BYTES
+    return shadow + lists + threads * (scores + weights + importance)
 
 
 def _padded(count: int, multiple: int) -> int:

@@ -113,6 +113,7 @@ class BlockSelection:
             kv_head * self.spec.page_size,
             value_row_offset(self.spec),
             indices,
+            0,
             keep,
             head,
             1,

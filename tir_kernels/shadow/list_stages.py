@@ -1,9 +1,10 @@
-"""The two stages of one shared list: the pilot's votes, then selection and exact attention.
+"""The two stages of one shared list: the pilot's votes and their selection, then exact attention.
 
 The rows of a list are those of a block of queries, of one head or of a GQA group. What passes from
-one stage to the other is a row of importances, so that the stages may run on different machines:
-a loop over lists says which of its statements are which stage (`PIPELINE`, `STAGE`), and the pass
-`PipelineHeads` takes it apart.
+one stage to the other is the list, so that the stages may run on different machines: a loop over
+lists says which of its statements are which stage (`PIPELINE`, `STAGE`), and the pass
+`PipelineHeads` takes it apart. Selection goes with the pilot, which is the shorter stage and has
+the importances in its cache.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ STAGE = "shadowattn.stage"
 """Attribute of the statements of one stage; its value is one of the following."""
 
 PILOT, ATTEND = "pilot", "attend"
-"""What the NPU does, or who stands in for it; what the CPU does with the result."""
+"""What the NPU does, or who stands in for it; what the CPU does with the lists."""
 
 
 @T.meta_class
@@ -38,7 +39,7 @@ class PilotStage:
 
     Parameters
     ----------
-    importance : (lists, padded keys) int32; `slot` is the list's row.
+    importance : (any, padded keys) int32; `slot` is the list's row.
     """
 
     def __init__(
@@ -89,45 +90,58 @@ class PilotStage:
 
 
 @T.meta_class
-class AttendStage:
-    """Selection and attention of a list, made inside the stage.
+class SharedLists:
+    """Every shared list of a sequence, by item: what passes from one stage to the other. Made
+    outside parallel loops.
 
     Attributes
     ----------
-    indices : (1, keep + slack) int32, the list, ascending; `counts` (1,), its length.
+    indices : (lists, capacity) int32, of which a list's first are its keys, ascending.
+    counts : (lists,) int32, how many those are.
     """
 
+    def __init__(self, features: CpuFeatures, lists: Expr, most_kept: Expr) -> None:
+        self.features = features
+        self.indices = T.alloc_buffer((lists, most_kept + index_slack(features)), "int32")
+        self.counts = T.alloc_buffer((lists,), "int32")
+
+    @T.inline
+    def select(
+        self, item: Expr, keys: KeyShadow, keep: Expr, importance: T.Buffer, slot: Expr
+    ) -> None:
+        """The `item`-th list: the `keep` keys that row `slot` of importance (any, padded keys)
+        ranks first."""
+        selector = RowSelector(self.features)
+        selector.start()
+        selector.select(
+            importance,
+            slot,
+            T.bind(padded_keys(keys, self.features) // self.features.lanes),
+            keys.num_keys,
+            keep,
+            self.indices,
+            item,
+            self.counts,
+        )
+
+
+@T.meta_class
+class AttendStage:
+    """Attention to a list, made inside the stage."""
+
     def __init__(
-        self, spec: ShadowSpec, features: CpuFeatures, keys: KeyShadow, keep: Expr
+        self, spec: ShadowSpec, features: CpuFeatures, keys: KeyShadow, lists: SharedLists
     ) -> None:
         self.spec = spec.attention
         self.keys = keys
-        self.keep = keep
-        self.num_vectors = T.bind(padded_keys(keys, features) // features.lanes)
-        self.selector = RowSelector(features)
-        self.indices = T.alloc_buffer((1, keep + index_slack(features)), "int32")
-        self.counts = T.alloc_buffer((1,), "int32")
+        self.lists = lists
         sizes = list_tile(features, spec.list_rows, spec.attention.head_dim)
         self.tile = ListTile(spec.attention, sizes)
 
     @T.inline
-    def select(self, importance: T.Buffer, slot: Expr) -> None:
-        """The list, from row `slot` of importance (lists, padded keys)."""
-        self.selector.start()
-        self.selector.select(
-            importance,
-            slot,
-            self.num_vectors,
-            self.keys.num_keys,
-            self.keep,
-            self.indices,
-            0,
-            self.counts,
-        )
-
-    @T.inline
-    def attend(
+    def run(
         self,
+        item: Expr,
         q: T.Buffer,
         cache_rows: T.Buffer,
         first_head: Expr,
@@ -137,15 +151,16 @@ class AttendStage:
         output: T.Buffer,
         lse: T.Buffer,
     ) -> None:
-        """`output` and `lse` of every row over the list."""
+        """`output` and `lse` of every row over the `item`-th list."""
         self.tile.run(
             q,
             cache_rows,
             self.keys.row_table,
             first_head // self.spec.group_size * self.spec.page_size,
             value_row_offset(self.spec),
-            self.indices,
-            self.counts[0],
+            self.lists.indices,
+            item,
+            self.lists.counts[item],
             first_head,
             num_heads,
             first_query,

@@ -25,6 +25,7 @@ class ListTile(PrefillTile):
         key_offset: Expr,
         value_offset: Expr,
         indices: T.Buffer,
+        slot: Expr,
         count: Expr,
         first_head: Expr,
         num_heads: Expr,
@@ -33,7 +34,7 @@ class ListTile(PrefillTile):
         output: T.Buffer,
         lse: T.Buffer,
     ) -> None:
-        """Every query of every head over keys `indices[0, : count]`, start to finish.
+        """Every query of every head over keys `indices[slot, : count]`, start to finish.
 
         `q`, `output` (tokens, Hq, D), `lse` (tokens, Hq); key j has K in
         `cache_rows[row_table[j] + key_offset]` and V `value_offset` rows further on.
@@ -53,11 +54,11 @@ class ListTile(PrefillTile):
                 block_keys = T.bind(T.min(self.sizes.key_block, count - first_key))
                 for i in range(self.sizes.padded_key_block):
                     self.rows[i] = (
-                        row_table[indices[0, first_key + T.min(i, block_keys - 1)]] + key_offset
+                        row_table[indices[slot, first_key + T.min(i, block_keys - 1)]] + key_offset
                     )
                     # by the time they are needed: this block's values, the next one's keys
                     prefetch_row(cache_rows, self.rows[i] + value_offset, self.dims)
                     ahead = T.bind(T.min(first_key + self.sizes.key_block + i, count - 1))
-                    prefetch_row(cache_rows, row_table[indices[0, ahead]] + key_offset, self.dims)
+                    prefetch_row(cache_rows, row_table[indices[slot, ahead]] + key_offset, self.dims)
                 self.attend(cache_rows, cache_rows, value_offset, first_key, block_keys, tile_rows)
             self.finish(output, lse, tile_rows)

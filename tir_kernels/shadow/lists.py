@@ -16,7 +16,7 @@ from ..pilot.key_shadow import KeyShadow
 from ..pilot.plan_table import PlanTable
 from ..pilot.score_rows import padded_keys
 from ..spec import ShadowSpec
-from .list_stages import AttendStage, PilotStage
+from .list_stages import PilotStage, SharedLists
 from .query_task import QueryTask
 
 
@@ -76,8 +76,8 @@ def shadow_lists(spec: ShadowSpec, features: CpuFeatures) -> tirx.PrimFunc:
                 importance = T.alloc_buffer((1, padded_keys(keys, features)), "int32")
                 votes = PilotStage(spec, features, keys, plan, importance, 0)
                 votes.run(q_rows, queries.buckets, head, unit_heads, first, rows)
-                pooled = AttendStage(spec, features, keys, keep)
-                pooled.select(importance, 0)
+                pooled = SharedLists(features, 1, keep)
+                pooled.select(0, keys, keep, importance, 0)
                 for h in range(unit_heads):
                     for i in range(rows):
                         counts[first + i, head + h] = keep

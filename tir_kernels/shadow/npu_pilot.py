@@ -68,6 +68,8 @@ class NoPilot:
 
     def plan_launches(self, queries: ChunkQueries, keys: KeyShadow) -> None: ...
 
+    def make_room(self, items: Expr, columns: Expr) -> None: ...
+
     def is_absent(self) -> bool:
         return True
 
@@ -82,14 +84,15 @@ class NoPilot:
 
 @T.meta_class
 class NpuPilot:
-    """Made inside the PrimFunc, outside parallel loops: `load`, `plan_launches` for each sequence,
-    `run` from one task, `close` at the end.
+    """Made inside the PrimFunc, outside parallel loops: `load`, `plan_launches` and `make_room` for
+    each sequence, `run` from one task, `close` at the end.
 
     Attributes
     ----------
     joins : (list owners,) int32, by position: 1 where the plan launches an owner together with the
         one before.
     sizes : (list owners,) int32, by position: owners of the launch that begins there; 0 = none.
+    importance : (items, padded keys) int32, what the function writes.
     """
 
     def __init__(self, spec: ShadowSpec, features: CpuFeatures, plan: PlanTable) -> None:
@@ -128,12 +131,18 @@ class NpuPilot:
         return T.Not(self.function.is_found())
 
     def has_delivered(self) -> Expr:
-        """Whether importances whose flag is up are worth reading."""
+        """Whether importances that `run` is done with are worth reading."""
         return T.Not(self.function.has_failed())
 
     def close(self) -> None:
         """Let the function go, and raise what it raised."""
         self.function.close()
+
+    def make_room(self, items: Expr, columns: Expr) -> None:
+        """Allocate `importance`; where the stand-in serves, next to nothing."""
+        self.importance = T.alloc_buffer(
+            (T.if_then_else(self.is_absent(), 1, items), columns), "int32"
+        )
 
     @T.inline
     def plan_launches(self, queries: ChunkQueries, keys: KeyShadow) -> None:
@@ -181,12 +190,11 @@ class NpuPilot:
         layer: Expr,
         first_query: Expr,
         num_queries: Expr,
-        importance: T.Buffer,
         item: Expr,
     ) -> None:
-        """The launch whose first list is `item`, if there is one: all of its lists' importance.
+        """The launch whose first list is `item`, if there is one: `importance` of all its lists.
 
-        q_rows (tokens * Hq, D); importance (items, padded keys).
+        q_rows (tokens * Hq, D).
         """
         lists = T.bind(T.ceildiv(num_queries, self.spec.pilot.query_block))
         position = T.bind(item // lists)
@@ -211,7 +219,7 @@ class NpuPilot:
                 (q8, k8, heads),
                 (size, voters, keys.num_keys),
                 self.spec.pilot.query_block // stride,
-                importance,
+                self.importance,
                 item,
                 lists,
                 columns,

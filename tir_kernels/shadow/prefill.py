@@ -25,7 +25,15 @@ from ..pilot.plan_table import PlanTable
 from ..pilot.score_rows import padded_keys
 from ..simd.vector import Expr
 from ..spec import ShadowSpec
-from .list_stages import ATTEND, PILOT, PIPELINE, STAGE, AttendStage, PilotStage
+from .list_stages import (
+    ATTEND,
+    PILOT,
+    PIPELINE,
+    STAGE,
+    AttendStage,
+    PilotStage,
+    SharedLists,
+)
 from .npu_pilot import process_pilot
 from .query_task import QueryTask
 
@@ -129,10 +137,14 @@ def shadow_paged_prefill(
             num_tiles = T.bind(T.ceildiv(seq_queries, sizes.queries))
             # 1. The past keys' shadow, unless nothing will read it
             sparse_heads = T.alloc_buffer((1,), "int32")
+            most_kept = T.alloc_buffer((1,), "int32")
             sparse_heads[0] = 0
+            most_kept[0] = 0
             for head in range(hq):
-                if T.And(causal == 0, plan.keep_count(head, seq_keys) < seq_keys):
+                kept = T.bind(plan.keep_count(head, seq_keys))
+                if T.And(causal == 0, kept < seq_keys):
                     sparse_heads[0] = sparse_heads[0] + T.int32(seq_queries > 0)
+                    most_kept[0] = T.max(most_kept[0], kept)
             keys = KeyShadow(spec, features, T.if_then_else(sparse_heads[0] > 0, seq_keys, 0))
             if sparse_heads[0] > 0:
                 keys.list_rows(page_values, page_indptr[b])
@@ -181,9 +193,8 @@ def shadow_paged_prefill(
             # 3. Shared lists
             if pilot.pooled:
                 num_blocks = T.bind(T.ceildiv(seq_queries, pilot.query_block))
-                importance = T.alloc_buffer(
-                    (num_units * num_blocks, padded_keys(keys, features)), "int32"
-                )
+                lists = SharedLists(features, num_units * num_blocks, most_kept[0])
+                process.make_room(num_units * num_blocks, padded_keys(keys, features))
                 for item in T.parallel(num_units * num_blocks, annotations={PIPELINE: 1}):
                     head = T.bind(
                         item % num_units * unit_heads
@@ -198,7 +209,10 @@ def shadow_paged_prefill(
                     with T.attr(0, STAGE, PILOT):
                         if is_sparse:
                             if process.is_absent():
-                                votes = PilotStage(spec, features, keys, plan, importance, item)
+                                importance = T.alloc_buffer(
+                                    (1, padded_keys(keys, features)), "int32"
+                                )
+                                votes = PilotStage(spec, features, keys, plan, importance, 0)
                                 votes.run(
                                     q_rows,
                                     queries.buckets,
@@ -207,6 +221,7 @@ def shadow_paged_prefill(
                                     q_indptr[b] + first,
                                     block_queries,
                                 )
+                                lists.select(item, keys, keep, importance, 0)
                             else:
                                 process.run(
                                     q_rows,
@@ -215,15 +230,16 @@ def shadow_paged_prefill(
                                     layer_id(sm_scale),
                                     q_indptr[b],
                                     seq_queries,
-                                    importance,
                                     item,
                                 )
+                                if process.has_delivered():
+                                    lists.select(item, keys, keep, process.importance, item)
                     with T.attr(0, STAGE, ATTEND):
                         if is_sparse:
                             if process.has_delivered():
-                                attention = AttendStage(spec, features, keys, keep)
-                                attention.select(importance, item)
-                                attention.attend(
+                                attention = AttendStage(spec, features, keys, lists)
+                                attention.run(
+                                    item,
                                     q,
                                     cache_rows,
                                     head,

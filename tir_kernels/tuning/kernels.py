@@ -55,6 +55,7 @@ def _list_attention(workload: ListWorkload, features: CpuFeatures) -> tirx.PrimF
                 0,
                 PAGE_SIZE_TOKENS,
                 clamped,
+                0,
                 kept,
                 0,
                 heads,
