@@ -104,4 +104,4 @@ def test_vectors_are_converted_at_once(phone: Machine) -> None:
     kernel = {"d": dense_paged_decode(HALF, cpu_features(phone.target))}
     assembly = phone.build(kernel).disassembled()
     assert "fcvtl\tv" in assembly
-    assert "__extendhfsf2" not in assembly
+    assert "bl\t__extendhfsf2" not in assembly
