@@ -31,7 +31,7 @@ def score_rows(
     head: Expr,
     key: Expr,
 ) -> None:
-    """`scores` of the rows of the turn that vote and one key, in the kernel of `key`'s work-item."""
+    """`scores` of the turn's rows that vote and one key, in the kernel of `key`'s work-item."""
     spec = T.meta_var(scratch.spec)
     geometry, pilot = T.meta_var(spec.attention), T.meta_var(spec.pilot)
     dot = T.alloc_buffer((VECTOR,), "int32", scope="local")

@@ -3,7 +3,8 @@
 Whoever drives an NPU registers `NPU_PILOT` with TVM's runtime; without it the compiled stand-in
 serves. The function takes a launch: every list of one or several owners (heads, or GQA groups that
 share lists), whose heads all have the same pair of scale buckets and the same stride. It must
-compute what the stand-in does, to the bit (`pilot.requantize`, `pilot.pooling`; twin: `reference.npu_pilot`)::
+compute what the stand-in does, to the bit (`pilot.requantize`, `pilot.pooling`; twin:
+`reference.npu_pilot`)::
 
     shadowattn.npu.pilot(layer, queries, keys, heads, query_block, score_max, importance)
 
@@ -247,8 +248,8 @@ class NpuPilot:
         q8: T.Buffer,
         row: Expr,
     ) -> None:
-        """A head's `voters` queries that vote, every `stride`-th from `first_query` on, to the `row`-th
-        block of so many rows of q8."""
+        """A head's queries that vote, `voters` of them, every `stride`-th from `first_query` on,
+        to the `row`-th block of so many rows of q8."""
         view = PilotRow(
             self.spec.attention.head_dim,
             self.features.lanes,
