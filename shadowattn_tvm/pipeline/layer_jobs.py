@@ -19,6 +19,7 @@ from ..errors import ConfigError
 from ..plan import Plan
 from .flow import HeadCost, Launch, Order, Pipeline
 
+
 @dataclass(frozen=True)
 class Shape:
     """A prefill chunk: its queries, and the keys older than it."""
