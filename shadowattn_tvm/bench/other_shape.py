@@ -1,7 +1,7 @@
 """A plan's budget on attention of another shape: for timing shapes that we have no model of.
 
-The keep ratios of each layer are dealt out to the heads of the shape, in turn; scales are those of
-the inputs, as a calibration on them would find. What it selects means nothing, how long it takes
+The keep ratios of each layer, and who votes at them, are dealt out to the heads of the shape, in
+turn; scales are those of the inputs, as a calibration on them would find. What it selects means nothing, how long it takes
 does.
 """
 
@@ -25,11 +25,12 @@ def on_shape(spec: ShadowSpec, geometry: AttentionSpec, inputs: LayerInputs) -> 
     scales = _scales(spec, geometry, inputs)
     layers = []
     for heads in spec.heads:
-        ratios = [head.keep_ratio_q16 for head in heads[::own]]
+        owners = heads[::own]
+        dealt = [owners[index // new % len(owners)] for index in range(len(scales))]
         layers.append(
             tuple(
-                replace(head, keep_ratio_q16=ratios[index // new % len(ratios)])
-                for index, head in enumerate(scales)
+                replace(head, keep_ratio_q16=of.keep_ratio_q16, query_stride=of.query_stride)
+                for head, of in zip(scales, dealt, strict=True)
             )
         )
     return ShadowSpec(

@@ -1,6 +1,6 @@
 """A cost model fitted to the stage times of lists.
 
-A list's pilot takes `heads * (a + b * queries * keys)`, its selection and attention together
+A list's pilot takes `heads * (a + b * voters * keys)`, its selection and attention together
 `c + d * keys + e * heads * queries * kept`, with no coefficient below 0 and the squares of relative
 errors as small as they can be. What the two parts of the second stage cost apart shows if contexts
 or keep ratios differ; otherwise only their sum means anything.
@@ -35,13 +35,13 @@ class FittedCosts:
 def fit_costs(times: Sequence[ListTime], *, query_block: int, head_dim: int) -> FittedCosts:
     """The cost model of at least one list's times. The pilot's table entry is for a list of
     `query_block` queries and the most keys measured."""
-    heads, queries, keys, kept = (
+    heads, queries, voters, keys, kept = (
         np.array([getattr(time, name) for time in times], float)
-        for name in ("heads", "queries", "keys", "kept")
+        for name in ("heads", "queries", "voters", "keys", "kept")
     )
     pilot_ns = _NS_PER_MS * np.array([time.pilot_ms for time in times])
     attend_ns = _NS_PER_MS * np.array([time.attend_ms for time in times])
-    (fixed, per_pair), pilot_error = _fit([heads, heads * queries * keys], pilot_ns)
+    (fixed, per_pair), pilot_error = _fit([heads, heads * voters * keys], pilot_ns)
     ones = np.ones_like(keys)
     (per_list, per_key, per_kept), attend_error = _fit(
         [ones, keys, heads * queries * kept], attend_ns

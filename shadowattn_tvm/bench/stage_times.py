@@ -28,6 +28,7 @@ class ListTime:
     ----------
     layer, unit : whose list it is.
     heads, queries : whose rows share it.
+    voters : queries of each head that vote on it.
     keys, kept : it is selected from so many, and attended to.
     attend_ms : of selection and attention.
     """
@@ -36,6 +37,7 @@ class ListTime:
     unit: int
     heads: int
     queries: int
+    voters: int
     keys: int
     kept: int
     pilot_ms: float
@@ -95,17 +97,19 @@ def list_times(
     starts = range(0, chunk, block)
     heads = spec.attention.group_size if spec.pilot.share_group else 1
     for turn, unit in enumerate(spec.owner_order(layer)):
-        ratio = spec.heads[layer][unit * heads].keep_ratio_q16
-        kept = keep_count(context, ratio, spec.k_min)
+        leader = spec.heads[layer][unit * heads]
+        kept = keep_count(context, leader.keep_ratio_q16, spec.k_min)
         if kept == context:
             continue
         for index, first in enumerate(starts):
             item = turn * len(starts) + index
+            queries = min(block, chunk - first)
             yield ListTime(
                 layer=layer,
                 unit=unit,
                 heads=heads,
-                queries=min(block, chunk - first),
+                queries=queries,
+                voters=-(-queries // leader.query_stride),
                 keys=context,
                 kept=kept,
                 pilot_ms=float(pilot_ms[item]),

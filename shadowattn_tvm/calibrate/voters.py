@@ -60,11 +60,12 @@ def cheapest(costs: Doubles, work: Doubles, fraction: float) -> Strides:
     """
 
     def at(price: float) -> Strides:
-        return np.asarray(np.argmin(costs + price * work[:, None], axis=0))
+        chosen: Strides = np.argmin(costs + price * work[:, None], axis=0)
+        return chosen
 
+    if costs.shape[1] == 0 or work[at(0.0)].mean() <= fraction:
+        return at(0.0)
     low, high = 0.0, float(costs.max() / np.abs(np.diff(work)).min()) + 1.0
-    if costs.shape[1] == 0 or work[at(low)].mean() <= fraction:
-        return at(low)
     for _ in range(100):  # doubles have no more halvings that matter
         middle = (low + high) / 2
         if work[at(middle)].mean() <= fraction:

@@ -36,7 +36,8 @@ class PilotCost(_Document):
     ----------
     covers : what one launch estimates of each of its heads: all queries of a "chunk", or those of
         one "list" (a block of queries).
-    queries, keys, head_dim : the shape of a head that `launches` are for.
+    queries, keys, head_dim : the shape of a head that `launches` are for; queries are those that
+        the pilot scores, where not all of them vote on a list.
     launches : by number of fused heads, ascending, the first of one head.
     fixed_ms : the part of every launch that other shapes leave as it is; the rest grows in
         proportion to queries, keys and head_dim.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from tir_kernels.constants import RATIO_ONE
 from tir_kernels.spec import keep_count
@@ -17,10 +18,6 @@ from ..config.cost_model import CostModel
 from ..errors import ConfigError
 from ..plan import Plan
 from .flow import HeadCost, Launch, Order, Pipeline
-
-_BUCKET = 0
-"""Which scales a head takes shows at run time. Most often it is those calibrated, the grid's
-centre, for all heads alike: they may all be launched together."""
 
 
 @dataclass(frozen=True)
@@ -96,13 +93,13 @@ def layer_jobs(plan: Plan, layer: int, costs: CostModel, shape: Shape) -> LayerJ
             dense.append(unit)
             continue
         for queries in chunk:
-            costs_of_jobs.append(_job_cost(plan, costs, queries, shape.keys, kept))
+            costs_of_jobs.append(_job_cost(plan, costs, layer, unit, queries, shape.keys, kept))
             unit_of_job.append(unit)
     if not unit_of_job:
         return None
     pipeline = Pipeline(
         tuple(costs_of_jobs),
-        _launch_costs(plan, costs, chunk[0], shape.keys),
+        _launch_costs(plan, costs, _mean_voters(plan, layer, chunk[0]), shape.keys),
         costs.shared_cpu,
         costs.blocking,
     )
@@ -122,10 +119,26 @@ def _split(queries: int, job_queries: int) -> list[int]:
     return [min(job_queries, queries - first) for first in range(0, queries, job_queries)]
 
 
-def _job_cost(plan: Plan, costs: CostModel, queries: int, keys: int, kept: int) -> HeadCost:
+def _stride(plan: Plan, layer: int, unit: int) -> int:
+    return plan.layers[layer].heads[unit * plan.unit_heads].query_stride
+
+
+def _mean_voters(plan: Plan, layer: int, queries: int) -> int:
+    """How many of `queries` vote, over all units: launches are taken to cost the same, whoever is
+    in them."""
+    shares = [1 / _stride(plan, layer, unit) for unit in range(plan.num_units)]
+    return ceil(queries * sum(shares) / len(shares))
+
+
+def _job_cost(
+    plan: Plan, costs: CostModel, layer: int, unit: int, queries: int, keys: int, kept: int
+) -> HeadCost:
+    # Which scales a head takes shows at run time. Most often it is those calibrated, the grid's
+    # centre, for all heads alike: all that have one stride may be launched together.
+    may_join = _stride(plan, layer, unit)
     lists = -(-queries // plan.sharing.query_block)
     attend_ms = costs.attend.ms(queries=queries, kept_keys=kept, head_dim=plan.model.head_dim)
-    return HeadCost(_BUCKET, costs.select.ms(lists=lists, keys=keys), plan.unit_heads * attend_ms)
+    return HeadCost(may_join, costs.select.ms(lists=lists, keys=keys), plan.unit_heads * attend_ms)
 
 
 def _launch_costs(plan: Plan, costs: CostModel, queries: int, keys: int) -> tuple[float, ...]:

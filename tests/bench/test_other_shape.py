@@ -9,6 +9,7 @@ from shadowattn_tvm.bench import AttentionGrid, bench_attention
 from shadowattn_tvm.bench.inputs import random_inputs
 from shadowattn_tvm.bench.other_shape import on_shape
 from tests.tir_kernels.shadow.test_lists import PILOTS, SMALL, plan_of
+from tests.tir_kernels.shadow_harness import with_strides
 from tir_kernels.pilot.requantize import requantizer
 from tir_kernels.reference.requantize import requantize
 from tir_kernels.spec import AttentionSpec
@@ -19,11 +20,11 @@ INPUTS = random_inputs(OTHER, 20, 60, seed=0)
 
 @pytest.mark.parametrize("name", ["plain", "rotated", "block-8", "group-block-16"])
 def test_ratios_are_dealt_out(name: str) -> None:
-    plan = plan_of(SMALL, PILOTS[name])
+    plan = with_strides(plan_of(SMALL, PILOTS[name]))
     spec = on_shape(plan, OTHER, INPUTS)
     assert spec.attention == OTHER
-    own = [head.keep_ratio_q16 for head in plan.heads[1]]
-    got = [head.keep_ratio_q16 for head in spec.heads[1]]
+    own = [(head.keep_ratio_q16, head.query_stride) for head in plan.heads[1]]
+    got = [(head.keep_ratio_q16, head.query_stride) for head in spec.heads[1]]
     # groups of 3 share in the plan, groups of 2 in the shape
     expected = [own[0], own[0], own[3], own[3]] if plan.pilot.share_group else own[:4]
     assert got == expected

@@ -18,11 +18,12 @@ def times(
 ) -> list[ListTime]:
     """Lists whose stages take exactly the nanoseconds of the coefficients."""
     found = []
-    for keys, part, queries in product(contexts, (0.1, 0.5), (BLOCK, 5)):
-        kept = int(part * keys)
-        pilot_ns = HEADS * (pilot[0] + pilot[1] * queries * keys)
+    for keys, part, queries, stride in product(contexts, (0.1, 0.5), (BLOCK, 5), (1, 4)):
+        kept, voters = int(part * keys), -(-queries // stride)
+        pilot_ns = HEADS * (pilot[0] + pilot[1] * voters * keys)
         attend_ns = attend[0] + attend[1] * keys + attend[2] * HEADS * queries * kept
-        found.append(ListTime(0, 0, HEADS, queries, keys, kept, pilot_ns * 1e-6, attend_ns * 1e-6))
+        times_ms = (pilot_ns * 1e-6, attend_ns * 1e-6)
+        found.append(ListTime(0, 0, HEADS, queries, voters, keys, kept, *times_ms))
     return found
 
 

@@ -106,7 +106,7 @@ def test_calibrating_leaves_a_plan_and_nothing_else(
         *("calibrate", tiny_directory.path, "-o", output, "--method", "fisher", "--ratio", "0.4"),
         *("--corpus", tmp_path / "text" / "one.txt", "--corpus", tmp_path / "text"),
         *("--window-tokens", "128", "--num-windows", "3", "--k-min", "6"),
-        *("--share-group", "--query-block", "8", "--center-keys"),
+        *("--share-group", "--query-block", "8", "--center-keys", "--voters", "0.5"),
     )
     assert (code, out) == (0, f"{output}\n")
     assert "of the past" in err
@@ -115,6 +115,7 @@ def test_calibrating_leaves_a_plan_and_nothing_else(
     assert [document.name for document in plan.provenance.corpus] == ["one.txt", "two.txt"]
     assert plan.sharing == Sharing(gqa_group=True, query_block=8)
     assert (plan.pilot.center_keys, plan.pilot.score_bits, plan.k_min) == (True, 9, 6)
+    assert {head.query_stride for layer in plan.layers for head in layer.heads} == {2}
 
 
 def test_measurements_are_kept_when_asked_for(

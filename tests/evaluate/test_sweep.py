@@ -18,9 +18,13 @@ from shadowattn_tvm.evaluate.sweep import run_sweep
 from shadowattn_tvm.evaluate.sweep_cache import SweepCache
 from shadowattn_tvm.evaluate.sweep_context import SweepContext
 from shadowattn_tvm.evaluate.sweep_document import Point, SweepDocument
+from shadowattn_tvm.evaluate.sweep_kinds import KINDS
 from shadowattn_tvm.evaluate.sweep_run import SweepRequest, require_kinds, run_sweeps
+from shadowattn_tvm.plan import Sharing
 from shadowattn_tvm.runtime.scoring import score_tokens
 from tests.evaluate.conftest import SETTINGS
+from tests.plan.tiny_plan import shared_lists
+from tir_kernels.constants import RATIO_ONE
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +107,40 @@ def test_allocations_are_compared_at_one_budget(sweep_context: SweepContext) -> 
         "again",
     ]
     assert document.base == sweep_context.plan.provenance.method
+
+
+def test_voters_are_as_many_as_labels_say(sweep_context: SweepContext) -> None:
+    plan = shared_lists(sweep_context.plan, Sharing(query_block=16))
+    comparison = KINDS["voters"](replace(sweep_context, plan=plan))
+    assert comparison.base == "16 queries, all vote"
+    assert [point.label for point in comparison.points] == [
+        "16 queries, all vote",
+        "16 queries, 50% vote",
+        "16 queries, 50% vote in every head",
+        "16 queries, 25% vote",
+        "16 queries, 25% vote in every head",
+        "32 queries, all vote",
+        "32 queries, 50% vote",
+        "32 queries, 50% vote in every head",
+        "32 queries, 25% vote",
+        "32 queries, 25% vote in every head",
+        "32 queries, 12% vote",
+        "32 queries, 12% vote in every head",
+    ]
+    for point in comparison.points:
+        assert point.budget_of is not None
+        sparse = [
+            head for row in point.budget_of.heads for head in row if head.keep_ratio_q16 < RATIO_ONE
+        ]
+        voting = np.mean([1 / head.query_stride for head in sparse])
+        allowed = next((f for f in (0.5, 0.25, 0.125) if f"{f:.0%} vote" in point.label), 1.0)
+        assert voting <= allowed
+        assert voting == allowed or "every" not in point.label
+
+
+def test_without_shared_lists_no_one_votes(sweep_context: SweepContext) -> None:
+    with pytest.raises(ConfigError, match="--query-block"):
+        KINDS["voters"](sweep_context)
 
 
 def test_one_bucket_is_a_plan_of_its_own(sweep_context: SweepContext) -> None:

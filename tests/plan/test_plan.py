@@ -65,6 +65,43 @@ def test_plans_from_before_sparse_decode_load_and_keep_their_hash(
     assert plan_hash(sparse) != plan_hash(tiny_plan)
 
 
+def test_strides_are_part_of_the_code_and_plans_from_before_them_keep_their_hash(
+    tiny_plan: Plan, tmp_path: Path
+) -> None:
+    plain = shared_lists(tiny_plan, Sharing(query_block=16))
+    document = json.loads(plain.model_dump_json())
+    for layer in document["layers"]:
+        for head in layer["heads"]:
+            assert head.pop("query_stride") == 1
+    (tmp_path / "old.json").write_text(json.dumps(document))
+    old = load_plan(tmp_path / "old.json")
+    assert (old, plan_hash(old), old.voting_fraction) == (plain, plan_hash(plain), 1.0)
+    document["layers"][1]["heads"][0]["query_stride"] = 4
+    (tmp_path / "sampled.json").write_text(json.dumps(document))
+    sampled = load_plan(tmp_path / "sampled.json")
+    assert plan_hash(sampled) != plan_hash(plain)
+    assert sampled.voting_fraction == pytest.approx(1 - 0.75 / 12)  # the first layer runs dense
+
+
+@pytest.mark.parametrize(
+    ("stride", "sharing", "message"),
+    [
+        (8, Sharing(query_block=16), "query_stride: expected one of 1, 2, 4 with .* 16, got 8"),
+        (2, Sharing(gqa_group=True), "query_stride: expected one of 1 with .* 1, got 2"),
+        (3, Sharing(query_block=16), "expected one of 1, 2, 4 .* got 3"),
+        (2, Sharing(gqa_group=True, query_block=8), "share their lists, expected 1, got 2"),
+    ],
+)
+def test_a_stride_that_lists_do_not_allow_is_refused(
+    stride: int, sharing: Sharing, message: str, tiny_plan: Plan, tmp_path: Path
+) -> None:
+    document = json.loads(shared_lists(tiny_plan, sharing).model_dump_json())
+    document["layers"][1]["heads"][1]["query_stride"] = stride
+    (tmp_path / "plan.json").write_text(json.dumps(document))
+    with pytest.raises(PlanError, match=message):
+        load_plan(tmp_path / "plan.json")
+
+
 def test_another_way_to_decode_is_refused(tiny_plan: Plan, tmp_path: Path) -> None:
     document = json.loads(tiny_plan.model_dump_json()) | {"decode": "fast"}
     (tmp_path / "plan.json").write_text(json.dumps(document))

@@ -66,6 +66,13 @@ def test_sharing_in_words(tiny_plan: Plan) -> None:
     assert words(Sharing()) == "a list per query head and query"
     assert words(Sharing(query_block=32)) == "a list per query head and block of 32 queries"
     assert "KV head's group" in words(Sharing(gqa_group=True))
+    heads = tuple(head.model_copy(update={"query_stride": 2}) for head in tiny_plan.layers[1].heads)
+    dense, _, last = tiny_plan.layers
+    sparse = last.model_copy(update={"heads": heads})
+    sampled = tiny_plan.model_copy(
+        update={"layers": (dense, sparse, last), "sharing": Sharing(query_block=32)}
+    )
+    assert describe_sharing(sampled).endswith("block of 32 queries, 75% of which vote on it")
 
 
 def test_pilot_and_buckets_in_words(tiny_plan: Plan) -> None:

@@ -59,6 +59,8 @@ class ListTile(PrefillTile):
                     # by the time they are needed: this block's values, the next one's keys
                     prefetch_row(cache_rows, self.rows[i] + value_offset, self.dims)
                     ahead = T.bind(T.min(first_key + self.sizes.key_block + i, count - 1))
-                    prefetch_row(cache_rows, row_table[indices[slot, ahead]] + key_offset, self.dims)
+                    prefetch_row(
+                        cache_rows, row_table[indices[slot, ahead]] + key_offset, self.dims
+                    )
                 self.attend(cache_rows, cache_rows, value_offset, first_key, block_keys, tile_rows)
             self.finish(output, lse, tile_rows)

@@ -284,8 +284,8 @@ class NpuPilot:
         q8: T.Buffer,
         row: Expr,
     ) -> None:
-        """A head's `voters` queries that vote, every `stride`-th from `first_query` on, to the
-        `row`-th block of so many rows of q8."""
+        """A head's queries that vote, `voters` of them, every `stride`-th from `first_query` on,
+        to the `row`-th block of so many rows of q8."""
         view = PilotRow(
             self.spec.attention.head_dim,
             self.features.lanes,
