@@ -29,12 +29,13 @@ from ..shadow.test_prefill import (
     SPARSE_LAYER,
     shadow_spec,
 )
+from ..shadow_harness import with_strides
 from .conftest import POCL
 from .native_kernel import native_kernel
 from .test_shadow_prefill import LENGTHS, check, draw, with_means
 
 GROUPS = replace(
-    shadow_spec(SMOLLM2, PilotSpec(score_bits=8, share_group=True, query_block=32)),
+    with_strides(shadow_spec(SMOLLM2, PilotSpec(score_bits=8, share_group=True, query_block=32))),
     launches=(((1, 2), (0,)), ((2, 0, 1),), ((0,), (1,), (2,))),
 )
 HEADS = with_means(
