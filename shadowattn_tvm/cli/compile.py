@@ -19,8 +19,8 @@ def compile_command(
         typer.Option(
             "-o",
             "--output",
-            help="Library to write (.so, or .tar for an archive of its object files), or folder for "
-            "a Hexagon's bank of pilot graphs.",
+            help="Library to write (.so, or .tar for an archive of its object files), or folder "
+            "for a Hexagon's bank of pilot graphs.",
         ),
     ],
     plan: Annotated[
