@@ -9,9 +9,8 @@ import pytest
 from shadowattn_tvm.compiler import compile_library
 from shadowattn_tvm.compiler.kernel_parameters import attention_spec, shadow_spec
 from shadowattn_tvm.compiler.targets import resolve_device, resolve_target
-from shadowattn_tvm.config.chat_config import Quantization, is_quantized, model_dtype
+from shadowattn_tvm.config.chat_config import Quantization, model_dtype
 from shadowattn_tvm.errors import CompileError, ConfigError
-from shadowattn_tvm.plan import Plan
 from shadowattn_tvm.runtime.library_file import read_metadata, require_library
 from shadowattn_tvm.transform.attach_adreno_attention import adreno_kernels
 from shadowattn_tvm.weights import ModelDirectory
@@ -20,16 +19,10 @@ from tests.calibrate.tiny_model import stored_parameters, tiny_config, write_tin
 from tests.plan.tiny_plan import make_plan, shared_lists
 
 
-def plan_of(directory: ModelDirectory, kind: str) -> Plan | None:
-    plans = {"off": None, "per-query": make_plan(directory), "shared": None}
-    return shared_lists(make_plan(directory)) if kind == "shared" else plans[kind]
-
-
-@pytest.mark.parametrize(
-    ("quantization", "kind"), [("q4f16_1", "shared"), ("q4f32_1", "per-query"), ("q0f16", "off")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("quantization", "planned"), [("q4f16_1", True), ("q4f32_1", False)])
 def test_an_archive_holds_the_whole_model(
-    quantization: Quantization, kind: str, tmp_path: Path
+    quantization: Quantization, planned: bool, tmp_path: Path
 ) -> None:
     config = tiny_config()
     (tmp_path / "model").mkdir()
@@ -39,7 +32,7 @@ def test_an_archive_holds_the_whole_model(
         parameters=stored_parameters(config, quantization),
         quantization=quantization,
     )
-    plan = plan_of(directory, kind)
+    plan = shared_lists(make_plan(directory)) if planned else None
     library = compile_library(
         directory, plan, device="android:adreno", output=tmp_path / "library.tar"
     )
@@ -49,12 +42,12 @@ def test_an_archive_holds_the_whole_model(
     dtype = model_dtype(quantization)
     shadow = None if plan is None else shadow_spec(plan, config, dtype)
     require_opencl(contents, adreno_kernels(attention_spec(config, dtype), shadow).values())
-    assert (b"shadowattn_paged_prefill_kernel" in contents) == (plan is not None)
+    assert (b"shadowattn_paged_prefill_kernel" in contents) == planned
     # TVM's kernels for the same slots are gone, those for the layers between are there
     assert b"batch_prefill_ragged_kv_kernel" not in contents
     assert b"merge_state_kernel" not in contents
     assert b"NT_matmul" in contents
-    assert (b"fused_dequantize_take" in contents) == is_quantized(quantization)
+    assert b"fused_dequantize_take" in contents
     assert b"\0dequantize_kernel" not in contents  # nothing writes whole weights out
     require_library(library.path, plan)
     metadata = read_metadata(library.path)
@@ -64,7 +57,7 @@ def test_an_archive_holds_the_whole_model(
 
 def test_mlcs_spelling_and_the_files() -> None:
     device = resolve_device("android:adreno")
-    assert device == resolve_device("android-adreno")
+    assert str(device.target) == str(resolve_device("android-adreno").target)
     assert device.is_gpu
     assert device.triple == "aarch64-linux-android"
     with pytest.raises(ConfigError, match="android:adreno is a GPU"):

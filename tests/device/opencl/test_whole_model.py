@@ -40,9 +40,7 @@ DECODED = (5, 7)
 TOLERANCE = 1e-4
 
 
-def lowered(
-    directory: ModelDirectory, plan: Plan | None, shadow: ShadowSpec | None
-) -> tvm.IRModule:
+def lowered(directory: ModelDirectory, plan: Plan, shadow: ShadowSpec) -> tvm.IRModule:
     """The model as `compile_library` hands it to TVM's code generator."""
     architecture = directory.architecture
     target = resolve_device("android:adreno").target
@@ -66,11 +64,9 @@ def lowered(
     return module
 
 
-@pytest.mark.parametrize(
-    ("quantization", "kind"), [("q4f32_1", "per-query"), ("q0f32", "shared"), ("q0f32", "off")]
-)
+@pytest.mark.parametrize(("quantization", "shared"), [("q4f32_1", True), ("q0f32", False)])
 def test_logits_are_those_of_this_machines_library(
-    quantization: Quantization, kind: str, tmp_path: Path, host_target: tvm.target.Target
+    quantization: Quantization, shared: bool, tmp_path: Path, host_target: tvm.target.Target
 ) -> None:
     queue = open_queue(POCL)
     config = tiny_config()
@@ -81,10 +77,8 @@ def test_logits_are_those_of_this_machines_library(
         parameters=stored_parameters(config, quantization),
         quantization=quantization,
     )
-    plan = None if kind == "off" else make_plan(directory)
-    if plan is not None and kind == "shared":
-        plan = shared_lists(plan)
-    shadow = None if plan is None else shadow_spec(plan, config)
+    plan = shared_lists(make_plan(directory)) if shared else make_plan(directory)
+    shadow = shadow_spec(plan, config)
     attention = dict(adreno_kernels(attention_spec(config), shadow).values())
     module = lowered(directory, plan, shadow)
     library = tmp_path / "library.so"
