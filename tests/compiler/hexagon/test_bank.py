@@ -211,7 +211,8 @@ def test_a_whole_model_answers_with_its_pilot_on_the_emulated_dsp(
     other = emulated.manifest.model_copy(update={"query_block": 16})
     with monkeypatch.context() as patched:
         patched.setattr(emulated, "manifest", other)
-        with pytest.raises(LibraryError, match="compiled from one plan"):
+        # an error that passes through a library comes out as one of TVM's kinds
+        with pytest.raises(RuntimeError, match="compiled from one plan"):
             Session(tiny_directory, library).prefill(prompt)
     np.testing.assert_array_equal(Session(tiny_directory, library).prefill(prompt), logits[0])
 
