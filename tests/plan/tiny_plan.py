@@ -87,6 +87,17 @@ def shared_lists(
     return Plan.model_validate_json(plan.model_copy(update=changed).model_dump_json())
 
 
+def one_bucket(plan: Plan) -> Plan:
+    """A plan that requantizes, with a single scale for each axis: banks of it have few graphs."""
+    layers = []
+    for layer in plan.layers:
+        heads = tuple(h.model_copy(update={"requant": ((0.01,),)}) for h in layer.heads)
+        layers.append(layer.model_copy(update={"heads": heads}))
+    grid = plan.buckets.model_copy(update={"per_axis": 1})
+    changed = {"buckets": grid, "layers": tuple(layers)}
+    return Plan.model_validate_json(plan.model_copy(update=changed).model_dump_json())
+
+
 def cost_model(**changes: object) -> CostModel:
     """Round figures: lists of 8 queries and 1,000 keys of 16 take 1 ms, of which 0.2 are fixed."""
     pilot = PilotCost(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +21,11 @@ from shadowattn_tvm.compiler.kernel_parameters import shadow_spec
 from shadowattn_tvm.device.hexagon import EmulatedBank
 from shadowattn_tvm.errors import CompileError, ConfigError, DeviceError, LibraryError, PlanError
 from shadowattn_tvm.graph import LoadedBank, load_bank
-from shadowattn_tvm.plan import BucketGrid, Plan, Sharing
+from shadowattn_tvm.plan import Plan, Sharing
 from shadowattn_tvm.runtime.session import Session
 from shadowattn_tvm.weights import ModelDirectory
 from tests.hexagon import needs_hexagon
-from tests.plan.tiny_plan import shared_lists
+from tests.plan.tiny_plan import one_bucket, shared_lists
 from tir_kernels.pilot.requantize import Requantizer
 from tir_kernels.reference.pilot import pilot_scores
 from tir_kernels.reference.pooling import importance
@@ -148,25 +148,16 @@ def test_heads_of_a_group_in_different_buckets_vote_one_by_one(
 def test_a_bank_that_selects_gives_the_twins_lists(
     tiny_directory: ModelDirectory, plan: Plan, tmp_path: Path
 ) -> None:
-    layers = tuple(
-        layer.model_copy(
-            update={
-                "heads": tuple(h.model_copy(update={"requant": ((0.01,),)}) for h in layer.heads)
-            }
-        )
-        for layer in plan.layers
-    )
-    changed = {"buckets": BucketGrid(sigma=0.5, per_axis=1), "layers": layers}
-    one_bucket = Plan.model_validate_json(plan.model_copy(update=changed).model_dump_json())
+    few = one_bucket(plan)
     compile_bank(
         tiny_directory,
-        one_bucket,
+        few,
         device="hexagon-v66",
         output=tmp_path / "bank",
         select_on_npu=True,
     )
-    bank = load_bank(tmp_path / "bank", one_bucket)
-    spec = shadow_spec(one_bucket, tiny_directory.architecture)
+    bank = load_bank(tmp_path / "bank", few)
+    spec = shadow_spec(few, tiny_directory.architecture)
     rng = np.random.default_rng(4)
     with EmulatedBank(bank) as selecting:
         for units, rows, keys in [(1, 16, 240), (2, 9, 77), (1, 33, 129), (3, 8, 5)]:
@@ -185,21 +176,57 @@ def test_a_bank_that_selects_gives_the_twins_lists(
         np.testing.assert_array_equal(selecting.pilot(1, *alone, 8, SCORE_MAX), twin(*alone, 8))
 
 
-def test_a_whole_model_prefills_with_its_pilot_on_the_emulated_dsp(
-    tiny_directory: ModelDirectory, plan: Plan, emulated: EmulatedBank
+@pytest.fixture
+def as_the_process_pilot() -> Iterator[Callable[[EmulatedBank], None]]:
+    """Register a bank as the process's pilot until the test ends."""
+    name = pytest.importorskip("tir_kernels.shadow.npu_pilot").NPU_PILOT
+
+    yield lambda bank: tvm.register_global_func(name, bank, override=True)
+    remove_global_func(name)
+
+
+def answer(session: Session, prompt: tuple[int, ...]) -> tuple[list[int], np.ndarray]:
+    """Greedy tokens, and the logits of every step."""
+    logits, tokens = [session.prefill(prompt)], []
+    for _ in range(4):
+        tokens.append(int(logits[-1].argmax()))
+        logits.append(session.decode(tokens[-1]))
+    return tokens, np.stack(logits)
+
+
+def test_a_whole_model_answers_with_its_pilot_on_the_emulated_dsp(
+    tiny_directory: ModelDirectory,
+    plan: Plan,
+    emulated: EmulatedBank,
+    as_the_process_pilot: Callable[[EmulatedBank], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    npu_pilot = pytest.importorskip("tir_kernels.shadow.npu_pilot")
     library = compile_library(tiny_directory, plan, device="host-npu").path
-    tokens = tuple(int(t) for t in np.random.default_rng(3).integers(0, 256, 60))
-    want = Session(tiny_directory, library).prefill(tokens)
+    prompt = tuple(int(t) for t in np.random.default_rng(3).integers(0, 256, 60))
+    tokens, logits = answer(Session(tiny_directory, library), prompt)
     before = emulated.launches
-    tvm.register_global_func(npu_pilot.NPU_PILOT, emulated)
-    try:
-        got = Session(tiny_directory, library).prefill(tokens)
-    finally:
-        remove_global_func(npu_pilot.NPU_PILOT)
+    as_the_process_pilot(emulated)
+    got_tokens, got_logits = answer(Session(tiny_directory, library), prompt)
     assert emulated.launches > before
-    np.testing.assert_array_equal(got, want)
+    assert got_tokens == tokens
+    np.testing.assert_array_equal(got_logits, logits)
+    # a bank of another plan fails the prefill, by name, and the next one works
+    other = emulated.manifest.model_copy(update={"query_block": 16})
+    with monkeypatch.context() as patched:
+        patched.setattr(emulated, "manifest", other)
+        # an error that passes through a library comes out as one of TVM's kinds
+        with pytest.raises(RuntimeError, match="compiled from one plan"):
+            Session(tiny_directory, library).prefill(prompt)
+    np.testing.assert_array_equal(Session(tiny_directory, library).prefill(prompt), logits[0])
+
+
+def test_without_an_emulator_a_bank_says_what_to_install(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = load_bank(folder)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(DeviceError, match="apt-get install qemu-user"):
+        EmulatedBank(bank)
 
 
 def test_graphs_are_as_small_as_the_paper_says(folder: Path) -> None:
