@@ -1,8 +1,8 @@
 """A plan's budget on attention of another shape: for timing shapes that we have no model of.
 
 The keep ratios of each layer, and who votes at them, are dealt out to the heads of the shape, in
-turn; scales are those of the inputs, as a calibration on them would find. What it selects means nothing, how long it takes
-does.
+turn; scales are those of the inputs, as a calibration on them would find. What it selects means
+nothing, how long it takes does.
 """
 
 from __future__ import annotations
