@@ -18,7 +18,7 @@ from ..simd.prefetch import prefetch_row
 from ..simd.storage import as_float32
 from ..simd.vector import const_f32, exp2, max_lanes, splat, sum_lanes
 from ..spec import AttentionSpec
-from .prefill_tile import UNSEEN_SCORE
+from .tile_rows import UNSEEN_SCORE
 from .tiles import DecodeTile
 
 Expr = Any  # a TIR expression; TVM ships no types

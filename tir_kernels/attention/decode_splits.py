@@ -17,7 +17,7 @@ from ..simd.vector import const_f32, exp2, splat
 from ..spec import AttentionSpec
 from .decode_group import DecodeGroup
 from .page_table import list_page_rows, sequence_keys, value_row_offset
-from .prefill_tile import UNSEEN_SCORE
+from .tile_rows import UNSEEN_SCORE
 from .tiles import DecodeTile
 
 Expr = Any  # a TIR expression; TVM ships no types

@@ -8,7 +8,7 @@ from tvm.script import tirx as T
 
 from ..attention.decode_group import DecodeGroup
 from ..attention.page_table import key_row, value_row_offset
-from ..attention.prefill_tile import UNSEEN_SCORE
+from ..attention.tile_rows import UNSEEN_SCORE
 from ..attention.tiles import decode_tile
 from ..constants import MASKED_SCORE
 from ..features import CpuFeatures
