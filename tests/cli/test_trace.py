@@ -43,6 +43,19 @@ def test_orders_are_compared_and_called_a_simulation(
     assert title in picture.read_text()
 
 
+def test_three_machines_are_three_lanes(run: Run, pooled_file: Path, tmp_path: Path) -> None:
+    trace, picture = tmp_path / "trace.json", tmp_path / "timeline.svg"
+    code, _, _ = run(
+        *("trace", "--simulate", f"{PHONE}-adreno", "--plan", pooled_file),
+        *("--chunk", 128, "-o", trace, "--plot", picture),
+    )
+    assert code == 0
+    events = json.loads(trace.read_text())["traceEvents"]
+    names = [event["args"]["name"] for event in events if event["name"] == "thread_name"]
+    assert names == [f"{machine} (simulated)" for machine in ("NPU", "CPU", "GPU")] * 2
+    assert "<!-- GPU -->" in picture.read_text()
+
+
 def test_a_plan_without_shared_lists_can_be_simulated(
     run: Run, plan_file: Path, tmp_path: Path
 ) -> None:

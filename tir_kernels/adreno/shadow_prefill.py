@@ -45,6 +45,7 @@ def _dense_layers(spec: ShadowSpec) -> list[int]:
 
 
 def is_sparse(spec: ShadowSpec, layer: Expr, causal: Expr) -> Expr:
+    """Whether a layer has heads that may select; no head does under a causal mask."""
     sparse = causal == 0
     for dense in _dense_layers(spec):
         sparse = T.And(sparse, layer != dense)
