@@ -24,7 +24,9 @@ from shadowattn_tvm.graph import LoadedBank, load_bank
 from shadowattn_tvm.plan import Plan, Sharing, save_plan
 from shadowattn_tvm.runtime.machine import RemoteMachine
 from shadowattn_tvm.runtime.session import Session
+from shadowattn_tvm.transform.attach_adreno_attention import adreno_kernels
 from shadowattn_tvm.weights import ModelDirectory
+from tests.archives import members, require_aarch64, require_opencl
 from tests.hexagon import MISSING
 from tests.plan.tiny_plan import one_bucket, shared_lists
 from tests.tir_kernels.adreno import test_shadow_prefill as adreno
@@ -177,8 +179,13 @@ def test_hexagon(artifact: Callable[[str, str], Path], inputs: Inputs, plan: Pla
 
 
 @pytest.mark.opencl
-def test_adreno(inputs: Inputs) -> None:
-    """Values of different keys are unrelated: one wrong key shows in the output."""
+def test_adreno(artifact: Callable[[str, str], Path], inputs: Inputs) -> None:
+    """The archive's kernel is the one that runs here. Values of different keys are unrelated: one
+    wrong key shows in the output."""
+    objects = members(artifact("android:adreno", "adreno.tar"))
+    require_aarch64(objects)
+    kernels = adreno_kernels(inputs.spec.attention, inputs.spec)
+    require_opencl(b"".join(objects), kernels.values())
     pages = pages_of(inputs.spec.attention, inputs.k)
     values = pages_of(inputs.spec.attention, inputs.v)
     pages[:, 1] = values[:, 0]
