@@ -109,7 +109,7 @@ class StaticTask:
         for group in range(T.ceildiv(num_queries, self.queries.register_queries)):
             first = T.bind(group * self.queries.register_queries)
             filled = T.bind(T.min(self.queries.register_queries, num_queries - first))
-            self.queries.fill(q_rows, q_buckets, head, first_query + first, filled, self.rows)
+            self.queries.fill(q_rows, q_buckets, head, first_query + first, filled, 1, self.rows)
             for i in range(filled):
                 limit = T.bind(first_limit + (first + i) * limit_step)
                 self.normalize(i, limit, lse, first_query + first + i, head)
