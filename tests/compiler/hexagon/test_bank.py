@@ -211,7 +211,7 @@ def test_a_whole_model_answers_with_its_pilot_on_the_emulated_dsp(
     assert got_tokens == tokens
     np.testing.assert_array_equal(got_logits, logits)
     # a bank of another plan fails the prefill, by name, and the next one works
-    other = emulated.manifest.model_copy(update={"query_block": 16})
+    other = emulated.manifest.model_copy(update={"score_bits": emulated.manifest.score_bits + 1})
     with monkeypatch.context() as patched:
         patched.setattr(emulated, "manifest", other)
         # an error that passes through a library comes out as one of TVM's kinds
