@@ -47,6 +47,7 @@ def test_slots_hold_our_kernels_and_the_report_says_so(
     (report,) = json.loads(library.with_suffix(".json").read_text())["libraries"]
     swapped = {kernel["slot"]: kernel["after"] for kernel in report["swapped"]}
     assert swapped == {
+        "append": "shadowattn_append",
         "ragged_prefill": "shadowattn_dense_ragged_prefill",
         "paged_prefill": "shadowattn_paged_prefill",
         "decode": "shadowattn_dense_paged_decode",
