@@ -39,11 +39,12 @@ def merge_states(spec: AttentionSpec) -> tirx.PrimFunc:
         for token in T.thread_binding(tokens, thread="blockIdx.x"):
             for head in T.thread_binding(hq, thread="blockIdx.y"):
                 for item in T.thread_binding(dims // VECTOR, thread="threadIdx.x"):
-                    lse = T.alloc_buffer((2,), "float32", scope="local")
+                    lse = T.alloc_buffer((2,), "float32", scope="shared")
                     weights = T.alloc_buffer((2,), "float32", scope="local")
-                    lse[0] = s[token, head]
-                    lse[1] = s_other[token, head]
-                    barrier()  # everyone has read the lse that one is about to replace
+                    if item == 0:  # who will replace it is the only one to read it
+                        lse[0] = s[token, head]
+                        lse[1] = s_other[token, head]
+                    barrier()
                     largest = T.bind(T.max(lse[0], lse[1]))
                     # of an empty part the weight is 0, as the other's lse is so much larger
                     weights[0] = T.exp2(lse[0] - largest)
