@@ -87,7 +87,7 @@ def test_the_whole_pooled_pilot_stays_near_the_bound(dim: int, most: float) -> N
 
 def test_lists_of_importances_take_two_packets_a_key() -> None:
     pilot, kept = PilotSpec(score_bits=9, query_block=32), 410
-    spec = PilotGraphSpec(1, 1, ROWS, KEYS, DIM, pilot, SelectionSpec(416, 0))
+    spec = PilotGraphSpec(1, 1, ROWS, KEYS, DIM, pilot, selection=SelectionSpec(416, 0))
     votes = np.random.default_rng(0).integers(0, 1 << 22, spec.ranked_shape).astype(np.int32)
     lengths, ratio = np.array([ROWS, KEYS], np.int32), np.array([[13107]], np.int32)
     lists, scratch = np.empty(spec.list_words, np.int32), np.empty(KEYS + 128, np.int32)

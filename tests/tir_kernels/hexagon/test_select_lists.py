@@ -29,11 +29,17 @@ BLOCKS = PilotSpec(score_bits=9, query_block=8)
 GROUP = PilotSpec(score_bits=8, share_group=True, query_block=8)
 
 SPECS = {
-    "importances": PilotGraphSpec(2, 1, 16, 512, 64, BLOCKS, SelectionSpec(512, K_MIN)),
-    "importances of groups": PilotGraphSpec(2, 3, 16, 384, 80, GROUP, SelectionSpec(96, K_MIN)),
-    "int32": PilotGraphSpec(2, 1, 4, 384, 64, PilotSpec(), SelectionSpec(384, K_MIN)),
-    "int16": PilotGraphSpec(1, 1, 4, 384, 64, PilotSpec(score_bits=9), SelectionSpec(384, K_MIN)),
-    "int8": PilotGraphSpec(1, 2, 4, 384, 64, PilotSpec(score_bits=8), SelectionSpec(64, K_MIN)),
+    "importances": PilotGraphSpec(2, 1, 16, 512, 64, BLOCKS, selection=SelectionSpec(512, K_MIN)),
+    "importances of groups": PilotGraphSpec(
+        2, 3, 16, 384, 80, GROUP, selection=SelectionSpec(96, K_MIN)
+    ),
+    "int32": PilotGraphSpec(2, 1, 4, 384, 64, PilotSpec(), selection=SelectionSpec(384, K_MIN)),
+    "int16": PilotGraphSpec(
+        1, 1, 4, 384, 64, PilotSpec(score_bits=9), selection=SelectionSpec(384, K_MIN)
+    ),
+    "int8": PilotGraphSpec(
+        1, 2, 4, 384, 64, PilotSpec(score_bits=8), selection=SelectionSpec(64, K_MIN)
+    ),
 }
 
 
@@ -102,7 +108,7 @@ def test_lists_are_the_twins(spec: PilotGraphSpec) -> None:
 
 
 def test_each_head_keeps_what_its_ratio_says() -> None:
-    spec = PilotGraphSpec(2, 2, 8, 256, 64, GROUP, SelectionSpec(256, 0))
+    spec = PilotGraphSpec(2, 2, 8, 256, 64, GROUP, selection=SelectionSpec(256, 0))
     ranked = np.random.default_rng(1).integers(0, 9, spec.ranked_shape).astype(np.int32)
     ratios = np.array([[0], [RATIO_ONE], [RATIO_ONE // 8], [0]], np.int32)
     got, scratch = np.empty(spec.list_words, np.int32), np.empty(spec.keys + 128, np.int32)
@@ -120,4 +126,4 @@ def test_impossible_lists_are_refused() -> None:
     with pytest.raises(SpecError, match="k_min"):
         SelectionSpec(32, -1)
     with pytest.raises(SpecError, match="at most 128 keys"):
-        PilotGraphSpec(1, 1, 8, 128, 64, BLOCKS, SelectionSpec(256, 1))
+        PilotGraphSpec(1, 1, 8, 128, 64, BLOCKS, selection=SelectionSpec(256, 1))
