@@ -52,3 +52,7 @@ QUANT_PER_WORD = 8
 
 QUANT_ZERO_POINT = 7
 """MLC's q4f32_1 stores clamp(round(w / scale + 7), 0, 14), with scale = absmax / 7."""
+
+STACK_BYTES = 1024
+"""Buffers of so many bytes and more are left on the heap by TVM; LLVM turns smaller ones into
+registers."""

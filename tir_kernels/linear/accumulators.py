@@ -6,10 +6,8 @@ from itertools import product
 
 from tvm.script import tirx as T
 
+from ..constants import STACK_BYTES
 from ..simd.vector import Expr
-
-_STACK_BYTES = 1024
-"""Buffers of so many bytes and more are left on the heap by TVM."""
 
 _FLOAT_BYTES = 4
 
@@ -23,7 +21,7 @@ class Accumulators:
         self.vectors = vectors
         self.lanes = lanes
         self.cells = list(product(range(rows), range(vectors)))
-        self.buffer_cells = (_STACK_BYTES - 1) // (lanes * _FLOAT_BYTES)
+        self.buffer_cells = (STACK_BYTES - 1) // (lanes * _FLOAT_BYTES)
         num_buffers = -(-len(self.cells) // self.buffer_cells)
         self.buffers = [
             T.alloc_buffer((self.buffer_cells * lanes,), "float32") for _ in range(num_buffers)

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from itertools import product
 
 from ..attention.tiles import AttentionTile
-from ..constants import PAGE_SIZE_TOKENS, QUANT_GROUP
+from ..constants import PAGE_SIZE_TOKENS, QUANT_GROUP, STACK_BYTES
 from ..features import CpuFeatures
 from ..linear.tiles import LinearTile
 from ..spec import SpecError
@@ -36,9 +36,6 @@ _SPARE_REGISTERS = 2
 
 _FEWEST_ACCUMULATORS = 8
 """As many hide the latency of the multiply-adds; register tiles with fewer are never best."""
-
-_ACCUMULATOR_BYTES = 1024
-"""An attention's accumulator buffers of so many bytes leave the stack (see `attention.tiles`)."""
 
 _FLOAT_BYTES = 4
 
@@ -121,7 +118,7 @@ def _fits(workload: Workload, features: CpuFeatures, tile: Tile) -> bool:
             tile.strips <= filled
             and (tile.query_vectors - 1) * tile.lanes < workload.rows
             and tile.key_block % PAGE_SIZE_TOKENS == 0
-            and accumulators * tile.lanes * _FLOAT_BYTES < _ACCUMULATOR_BYTES
+            and accumulators * tile.lanes * _FLOAT_BYTES < STACK_BYTES
         )
     in_registers = (
         _FEWEST_ACCUMULATORS <= accumulators <= features.vector_registers - _SPARE_REGISTERS
