@@ -20,7 +20,7 @@ from ..evaluate.budget import prefill_budget
 from ..plan import Plan
 from ..weights import ModelDirectory
 from .model_contenders import ModelContender
-from .model_document import DecodeRow, PrefillRow
+from .model_document import DecodeRow, ModelContenderName, PrefillRow
 from .model_runs import Processes, Timed, checked_turn, timed_rounds
 from .timing import quartile_distance
 from .workspace import kv_cache_bytes, pilot_workspace_bytes
@@ -58,6 +58,11 @@ class ModelGrid:
     rounds: int | None = None
 
     @property
+    def free(self) -> list[ModelContenderName]:
+        """Those that aren't held to the dense library's answers."""
+        return [each.name for each in self.contenders if not each.held_to_dense]
+
+    @property
     def spec(self) -> ShadowSpec:
         """The plan's parameters."""
         directory = self.directory
@@ -86,12 +91,17 @@ def bench_prefill(
     for prompt in prompts:
         opening = prompt[: 2 * grid.chunk_tokens]
         with _started(grid, len(prompt)) as processes:
-            checked_turn(processes, partial(ContenderProcess.prefill, token_ids=opening))
+            checked_turn(
+                processes,
+                partial(ContenderProcess.prefill, token_ids=opening),
+                free=grid.free,
+            )
             timed = timed_rounds(
                 processes,
                 partial(ContenderProcess.prefill, token_ids=prompt),
                 rounds=grid.rounds or prefill_rounds(len(prompt)),
                 on_round=partial(progress, f"{len(prompt):,} tokens"),
+                free=grid.free,
             )
         yield [
             PrefillRow(
@@ -117,13 +127,17 @@ def bench_decode(
     """
     for prompt, tokens in texts:
         with _started(grid, len(prompt) + len(tokens)) as processes:
-            checked_turn(processes, partial(ContenderProcess.prefill, token_ids=prompt))
-            checked_turn(processes, partial(ContenderProcess.decode, token_ids=tokens))
+            for ask in (
+                partial(ContenderProcess.prefill, token_ids=prompt),
+                partial(ContenderProcess.decode, token_ids=tokens),
+            ):
+                checked_turn(processes, ask, free=grid.free)
             timed = timed_rounds(
                 processes,
                 partial(ContenderProcess.decode, token_ids=tokens),
                 rounds=grid.rounds or _MAX_ROUNDS,
                 on_round=partial(progress, f"after {len(prompt):,} tokens"),
+                free=grid.free,
             )
         rates = {
             name: [_MS_PER_S * len(tokens) / time_ms for time_ms in each.times_ms]
@@ -170,7 +184,7 @@ def _common(
         "plan": grid.plan_name if sparse else None,
         "past_fraction": budget.past_fraction if sparse else 1.0,
         "rounds": len(one.times_ms),
-        "checked": contender.name != "dense" or "torch" in timed,
+        "checked": "torch" in timed if contender.name == "dense" else contender.held_to_dense,
         "agreement": one.agreement,
         "loaded_memory_bytes": one.loaded_memory_bytes,
         "peak_memory_bytes": one.peak_memory_bytes,

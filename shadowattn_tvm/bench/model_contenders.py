@@ -30,12 +30,15 @@ class ModelContender:
     name : in the rows.
     weights : the format of its weights.
     kind, file : see `ContenderSettings`.
+    held_to_dense : whether it must agree with the dense library to be timed; false where its
+        weights were rounded in another way, so that it is another model.
     """
 
     name: ModelContenderName
     weights: str
     kind: ContenderKind
     file: Path | None
+    held_to_dense: bool = True
 
     def settings(
         self, directory: ModelDirectory, *, threads: int, context_tokens: int, chunk_tokens: int
@@ -102,7 +105,10 @@ def model_contenders(
     elif not _installed("llama_cpp"):
         skip("llama_cpp", "not installed: pip install 'shadowattn-tvm[llama]'")
     else:
-        found.append(ModelContender("llama_cpp", gguf_weights(gguf), "llama_cpp", gguf))
+        # Weights that convert_weight rounded anew are no longer those of the file.
+        kept = directory.quantization in ("q0f32", "q0f16")
+        weights = gguf_weights(gguf)
+        found.append(ModelContender("llama_cpp", weights, "llama_cpp", gguf, held_to_dense=kept))
     return found, skipped
 
 

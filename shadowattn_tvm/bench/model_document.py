@@ -26,12 +26,14 @@ class ModelRow(TaskResult):
     """One contender at one length; the fields that all of these benchmarks share.
 
     `weights`: the format its weights are in, or were in before they were made float32. `plan`:
-    whose keys shadowAttn computes exactly, where there is one; `past_fraction` is the part of the
-    past that the prompt's prefill computes exactly. `checked`: its results agree with the dense
-    library's (for `dense`: with torch's); `agreement` is with the dense library at the worst of all
-    rounds, null for itself. `loaded_memory_bytes` and `peak_memory_bytes` are the resident set of
-    the contender's process, its interpreter and libraries included: once the model was loaded, and
-    the largest since; null where the system doesn't tell.
+    whose keys shadowAttn computes exactly, where there is one; `past_fraction` is the part of
+    the past that the prompt's prefill computes exactly. `checked`: its results agree with the
+    dense library's (for `dense`: with torch's), which isn't asked of llama.cpp where the
+    model's weights were rounded anew and are no longer the file's; `agreement` is with the
+    dense library at the worst of all rounds, null for itself. `loaded_memory_bytes` and
+    `peak_memory_bytes` are the resident set of the contender's process, its interpreter and
+    libraries included: once the model was loaded, and the largest since; null where the system
+    doesn't tell.
     """
 
     contender: ModelContenderName

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from ..contenders import Answer, ContenderProcess
-from .agreement import require_agreement, worst
+from .agreement import agreement, require_agreement, worst
 from .model_document import Agreement, ModelContenderName
 
 DENSE: ModelContenderName = "dense"
@@ -34,30 +34,44 @@ class Timed:
 
 
 def checked_turn(
-    processes: Processes, ask: Ask, first: int = 0
+    processes: Processes,
+    ask: Ask,
+    first: int = 0,
+    *,
+    free: Collection[ModelContenderName] = (),
 ) -> tuple[dict[ModelContenderName, Answer], dict[ModelContenderName, Agreement]]:
     """Ask everybody, one at a time and beginning with number `first`; what they answered, and how
-    well the others agree with the dense library. Raises like `require_agreement`."""
+    well the others agree with the dense library. Those that are `free` to differ aren't held to it;
+    for the rest, raises like `require_agreement`."""
     names = list(processes)
     order = [names[(first + offset) % len(names)] for offset in range(len(names))]
     answers = {name: ask(processes[name]) for name in order}
     dense = answers[DENSE].logits
     return answers, {
-        name: require_agreement(name, dense, answers[name].logits)
+        name: (
+            agreement(dense, answers[name].logits)
+            if name in free
+            else require_agreement(name, dense, answers[name].logits)
+        )
         for name in names
         if name != DENSE
     }
 
 
 def timed_rounds(
-    processes: Processes, ask: Ask, *, rounds: int, on_round: Callable[[int, int], None]
+    processes: Processes,
+    ask: Ask,
+    *,
+    rounds: int,
+    on_round: Callable[[int, int], None],
+    free: Collection[ModelContenderName] = (),
 ) -> dict[ModelContenderName, Timed]:
     """Ask everybody once a round; the order turns, so that none always follows the same one.
-    Raises like `require_agreement`."""
+    Raises like `checked_turn`."""
     turns = []
     for index in range(rounds):
         on_round(index, rounds)
-        turns.append(checked_turn(processes, ask, index))
+        turns.append(checked_turn(processes, ask, index, free=free))
     on_round(rounds, rounds)
     last, _ = turns[-1]
     return {
