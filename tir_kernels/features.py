@@ -9,7 +9,7 @@ from tvm.target import Target
 from tvm.target.codegen import llvm_cpu_has_features
 
 Isa = Literal["generic", "avx2", "avx512", "neon"]
-Int8Dot = Literal["widening", "pmaddwd", "vnni", "dotprod"]
+Int8Dot = Literal["widening", "pmaddwd", "vnni", "dotprod", "i8mm"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class CpuFeatures:
     lanes : float32 lanes of one vector register.
     vector_registers : architectural vector registers; bounds the register tiles.
     int8_dot : the best INT8 dot product: `widening` is plain multiplies that LLVM vectorizes,
-        `pmaddwd` x86's exact int16 pair sums, `vnni` and `dotprod` 4-way accumulating dots.
+        `pmaddwd` x86's exact int16 pair sums, `vnni` and `dotprod` 4-way accumulating dots, `i8mm`
+        8-way ones of two queries and two keys, beside `dotprod`'s.
     tuned : tiles of kernels that were tuned on this very CPU; kernels without one have the
         hand-chosen tile of the vector unit.
     """
@@ -58,13 +59,16 @@ AVX512 = CpuFeatures(isa="avx512", lanes=16, vector_registers=32, int8_dot="pmad
 AVX512_VNNI = CpuFeatures(isa="avx512", lanes=16, vector_registers=32, int8_dot="vnni")
 NEON = CpuFeatures(isa="neon", lanes=4, vector_registers=32, int8_dot="widening")
 NEON_DOTPROD = CpuFeatures(isa="neon", lanes=4, vector_registers=32, int8_dot="dotprod")
+NEON_I8MM = CpuFeatures(isa="neon", lanes=4, vector_registers=32, int8_dot="i8mm")
 
 
 def cpu_features(target: Target) -> CpuFeatures:
     """The features of an `llvm` target, from its triple, CPU and attributes."""
     triple = str(target.attrs.get("mtriple", ""))
     if triple.startswith(("aarch64", "arm64")):
-        return NEON_DOTPROD if llvm_cpu_has_features("dotprod", target) else NEON
+        if not llvm_cpu_has_features("dotprod", target):
+            return NEON
+        return NEON_I8MM if llvm_cpu_has_features("i8mm", target) else NEON_DOTPROD
     if not triple.startswith("x86_64"):
         return GENERIC
     if llvm_cpu_has_features(["avx512f", "avx512bw", "avx512vl"], target):

@@ -15,7 +15,7 @@ from shadowattn_tvm.errors import CompileError, ShadowAttnError
 from shadowattn_tvm.weights import ModelDirectory
 from tests.cli.conftest import Run
 from tir_kernels.build import build_kernels
-from tir_kernels.features import NEON_DOTPROD, cpu_features
+from tir_kernels.features import NEON_DOTPROD, NEON_I8MM, CpuFeatures, cpu_features
 from tir_kernels.pilot.scores import pilot_scores
 from tir_kernels.spec import AttentionSpec
 
@@ -158,14 +158,21 @@ def test_chat_on_a_device(
     assert (code, there) == (0, here), error
 
 
-@pytest.mark.parametrize("device", ["arm64", "arm64-android"])
-def test_kernels_for_phones_have_dot_products(device: str) -> None:
-    target = resolve_target(device)
+@pytest.mark.parametrize("triple", ["", "-android"], ids=["linux", "android"])
+@pytest.mark.parametrize(
+    ("device", "expected", "instruction"),
+    [("arm64", NEON_DOTPROD, "sdot"), ("arm64-i8mm", NEON_I8MM, "smmla")],
+)
+def test_kernels_for_phones_have_their_products(
+    device: str, expected: CpuFeatures, instruction: str, triple: str
+) -> None:
+    target = resolve_target(device + triple)
     features = cpu_features(target)
-    assert features == NEON_DOTPROD
+    assert features == expected
     spec = AttentionSpec(num_q_heads=3, num_kv_heads=1, head_dim=64, sm_scale=0.125)
     module = build_kernels({"pilot": pilot_scores(spec, features)}, target)
-    assert "sdot" in module.mod.inspect_source("asm")
+    assembly = module.mod.inspect_source("asm")
+    assert [name for name in ("sdot", "smmla") if f"{name}\t" in assembly] == [instruction]
 
 
 def test_android_takes_the_ndk(

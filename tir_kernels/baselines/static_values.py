@@ -112,7 +112,7 @@ class LevelRows(QuantizedRows):
 
     Attributes
     ----------
-    q8 : (register_queries, padded keys), levels less `offset`.
+    q8 : the levels less `offset`; padded keys to a row.
     """
 
     def __init__(self, features: CpuFeatures, padded_keys: Expr) -> None:
@@ -129,9 +129,7 @@ class LevelRows(QuantizedRows):
     def put_levels(self, row: Expr, first: Expr, levels: Expr) -> None:
         """Levels, int32 lanes of 0..255, of a row's keys from `first` on."""
         shifted = T.bind(levels - splat(T.int32(self.offset), self.lanes))
-        self.q8[row, T.ramp(first, 1, self.lanes)] = T.Cast(
-            f"{self.dot.query_dtype}x{self.lanes}", shifted
-        )
+        self.store(row, first, shifted, self.lanes)
         self.total[T.ramp(0, 1, self.lanes)] = self.total[T.ramp(0, 1, self.lanes)] + shifted
 
     @T.inline

@@ -25,7 +25,8 @@ def row_dot_method(features: CpuFeatures, head_dim: int) -> Int8DotMethod:
         # vpdpbusd takes unsigned keys; these are read once, so the memory is what they take
         lanes = features.lanes if head_dim % (_PAIR * features.lanes) == 0 else 8
         return Int8DotMethod(lanes, _PAIR, "int16", 0, 1, 1, pair_products(lanes))
-    if features.int8_dot == "dotprod":
+    if features.int8_dot in ("dotprod", "i8mm"):
+        # smmla wants the rows of two keys interleaved, and wastes half its products on one query
         return Int8DotMethod(4, 4, "int8", 0, 1, 1, sdot)
     lanes = features.lanes
 

@@ -58,6 +58,7 @@ _ROWS: dict[Int8Dot, Callable[[ShadowSpec, CpuFeatures, KeyShadow, PlanTable], I
     "pmaddwd": PackedByteRows,
     "vnni": PackedByteRows,
     "dotprod": ByteRows,
+    "i8mm": ByteRows,
 }
 """By the INT8 dot product: who has one of x86's has its other integer instructions too."""
 

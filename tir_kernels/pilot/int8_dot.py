@@ -5,6 +5,8 @@ key in a block of `lanes` keys, and the same elements of one query, broadcast as
 
     keys (blocks, head_dim / group, lanes * group)
 
+A matrix instruction takes two queries at once, and half of a block's keys: `query_rows` says so.
+
 All methods give the same exact INT32 scores; they differ in speed only. Which one serves depends on
 the vector unit and on how far quantized values reach: small ones have products whose sums fit 16
 bits for a while.
@@ -18,7 +20,7 @@ from typing import Literal
 
 from tvm.script import tirx as T
 
-from ..arm.int8_dot import sdot
+from ..arm.int8_dot import sdot, smmla
 from ..constants import INT8_QMAX, MIN_VOTERS
 from ..features import CpuFeatures, Int8Dot
 from ..simd.vector import Expr, int32_dtype
@@ -62,12 +64,17 @@ class Int8DotMethod:
     ----------
     lanes : keys in a block, the int32 lanes of an accumulator.
     group : elements of the head dimension that one step consumes.
-    query_dtype : how a quantized query is stored; `group` elements make 32 bits.
+    query_dtype : how a quantized query is stored; `group` elements of the `query_rows` queries of
+        a step make 32 bits, or a matrix instruction's operand.
     key_offset : added to each stored key; not 0 means keys are unsigned.
     register_queries, register_blocks : the register tile of the score kernel.
     accumulate : `accumulate(acc, keys, query)` = acc plus one step's products; int32 vectors of
         `lanes`, keys as a vector of `lanes * group` elements, the query's word in every lane.
+        With two query rows keys are half a block's and queries are in the query's place; the
+        lanes of the sum are then half of the keys for each query.
     narrow : a faster way to do several steps, if there is one.
+    query_rows : queries that one step multiplies at once: 1 or 2, which divides
+        `register_queries`.
     """
 
     lanes: int
@@ -78,6 +85,7 @@ class Int8DotMethod:
     register_blocks: int
     accumulate: Callable[[Expr, Expr, Expr], Expr]
     narrow: NarrowSums | None = None
+    query_rows: Literal[1, 2] = 1
 
     @property
     def key_dtype(self) -> Literal["int8", "uint8"]:
@@ -135,11 +143,16 @@ def _dotprod(lanes: int) -> Int8DotMethod:
     return Int8DotMethod(lanes, 4, "int8", 0, MIN_VOTERS, 4, sdot)
 
 
+def _i8mm(lanes: int) -> Int8DotMethod:
+    return Int8DotMethod(lanes, 8, "int8", 0, MIN_VOTERS, 4, smmla, query_rows=2)
+
+
 _METHODS: dict[Int8Dot, Callable[[int], Int8DotMethod]] = {
     "widening": _widening,
     "pmaddwd": _pmaddwd,
     "vnni": _vnni,
     "dotprod": _dotprod,
+    "i8mm": _i8mm,
 }
 
 

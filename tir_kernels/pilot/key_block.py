@@ -13,7 +13,7 @@ from tvm.script import tirx as T
 from ..constants import INT8_QMAX
 from ..features import CpuFeatures
 from ..simd.prefetch import prefetch_row
-from ..simd.shuffle import transpose
+from ..simd.shuffle import pick, transpose
 from ..simd.storage import as_float32
 from ..simd.vector import Expr, const_f32, max_lanes, splat
 from ..spec import AttentionSpec, rotation_block
@@ -24,6 +24,7 @@ _STAGES_AT_ONCE = 3
 """Of the rotation: 8 vectors in registers, so that memory is passed every third stage only."""
 
 _BYTE_BITS = 8
+_WORD_BYTES = 4
 
 
 @T.meta_class
@@ -160,8 +161,19 @@ class KeyBlock:
 
     def word(self, scale: Expr, first_dim: Expr) -> Expr:
         """What one step takes from each key: neighbouring elements from `first_dim` on."""
+        words = [
+            self.word32(scale, first_dim + first, min(self.dot.group, _WORD_BYTES))
+            for first in range(0, self.dot.group, _WORD_BYTES)
+        ]
+        if len(words) == 1:
+            return T.Cast(f"{self.word_dtype}x{self.lanes}", words[0])
+        order = [lane + i * self.lanes for lane in range(self.lanes) for i in range(len(words))]
+        return T.reinterpret(f"{self.word_dtype}x{self.lanes}", pick(words, order))
+
+    def word32(self, scale: Expr, first_dim: Expr, num_elements: int) -> Expr:
+        """Up to four neighbouring elements of each key from `first_dim` on, as uint32."""
         bits = splat(T.uint32(0), self.lanes)
-        for element in range(self.dot.group):
+        for element in range(num_elements):
             quantized = quantize_lanes(
                 self.columns[first_dim + element, self.lane()], scale, self.lanes, self.quant_max
             ) + splat(T.int32(self.dot.key_offset), self.lanes)
@@ -169,7 +181,7 @@ class KeyBlock:
                 T.uint32(0xFF), self.lanes
             )
             bits = bits | T.shift_left(byte, splat(T.uint32(element * _BYTE_BITS), self.lanes))
-        return T.Cast(f"{self.word_dtype}x{self.lanes}", bits)
+        return bits
 
     def zero_word(self) -> Expr:
         """A step's elements of a key that is zero."""

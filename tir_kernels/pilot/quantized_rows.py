@@ -6,6 +6,7 @@ from typing import Protocol
 
 from tvm.script import tirx as T
 
+from ..simd.shuffle import pick
 from ..simd.vector import Expr, splat
 from .int8_dot import Int8DotMethod, NarrowSums
 
@@ -27,15 +28,28 @@ class QuantizedRows:
 
     Attributes
     ----------
-    q8 : (register_queries, size) in the dot method's query type; `size` is a multiple of its group.
+    q8 : (register_queries / query_rows, query_rows * size) in the dot method's query type, at the
+        indices that `place` gives; `size` is a multiple of its group.
     bias : (register_queries,) int32, where each row's sums start: it cancels the key offset.
     """
 
     def __init__(self, size: Expr, dot: Int8DotMethod) -> None:
         self.dot = dot
         self.steps = size // dot.group
-        self.q8 = T.alloc_buffer((dot.register_queries, size), dot.query_dtype)
+        self.q8 = T.alloc_buffer(
+            (dot.register_queries // dot.query_rows, dot.query_rows * size), dot.query_dtype
+        )
         self.bias = T.alloc_buffer((dot.register_queries,), "int32")
+
+    def store(self, query: Expr, first: Expr, elements: Expr, lanes: int) -> None:
+        """Plain Python: emits `q8` of a query from the `first`-th element on = int32 lanes; a
+        multiple of theirs, and no more of them than the group of a matrix instruction."""
+        group, rows = self.dot.group, self.dot.query_rows
+        place = [query, T.ramp(first, 1, lanes)]
+        if rows > 1:  # a step's elements of all its queries, one query after the other
+            within = query % rows * group + first % group
+            place = [query // rows, T.ramp(first // group * (rows * group) + within, 1, lanes)]
+        T.buffer_store(self.q8, T.Cast(f"{self.dot.query_dtype}x{lanes}", elements), place)
 
     def word(self, query: Expr, step: Expr) -> Expr:
         """What one step takes from a query, in every lane."""
@@ -43,6 +57,11 @@ class QuantizedRows:
             return splat(self.q8[query, step], self.dot.lanes)
         elements = self.q8[query, T.ramp(step * self.dot.group, 1, self.dot.group)]
         return splat(T.reinterpret("int32", elements), self.dot.lanes)
+
+    def square(self, index: Expr, step: Expr) -> Expr:
+        """What one step of a matrix instruction takes from the `index`-th queries that share it."""
+        size = self.dot.query_rows * self.dot.group
+        return self.q8[index, T.ramp(step * size, 1, size)]
 
     def cell(self, query: Expr, block: Expr) -> Expr:
         """The element indices of one accumulator of the register tile."""
@@ -59,7 +78,9 @@ class QuantizedRows:
                 for b in T.unroll(self.dot.register_blocks):
                     acc[self.cell(q, b)] = splat(self.bias[q] + sink.start(q), self.dot.lanes)
             first = T.bind(first_block + tile * self.dot.register_blocks)
-            if self.dot.narrow is None:
+            if self.dot.query_rows > 1:
+                self.add_matrix_products(acc, packed, first)
+            elif self.dot.narrow is None:
                 self.add_products(acc, packed, first)
             else:
                 self.add_narrow_sums(self.dot.narrow, acc, packed, first)
@@ -81,6 +102,43 @@ class QuantizedRows:
                         self.keys(packed, first + b, step),
                         self.word(q, step),
                     )
+
+    @T.inline
+    def add_matrix_products(self, acc: T.Buffer, packed: T.Buffer, first: Expr) -> None:
+        """The same, of two queries and half a block of keys at a time."""
+        self.exchange(acc)
+        for step in range(self.steps):
+            for pair in T.unroll(self.dot.register_queries // 2):
+                for b in T.unroll(self.dot.register_blocks):
+                    for half in T.unroll(2):
+                        acc[self.cell(2 * pair + half, b)] = self.dot.accumulate(
+                            acc[self.cell(2 * pair + half, b)],
+                            self.half_keys(packed, first + b, step, half),
+                            self.square(pair, step),
+                        )
+        self.exchange(acc)
+
+    def half_keys(self, packed: T.Buffer, block: Expr, step: Expr, half: Expr) -> Expr:
+        """What one step of a matrix instruction takes from a block of keys."""
+        size = self.dot.lanes // 2 * self.dot.group
+        return packed[block, step, T.ramp(half * size, 1, size)]
+
+    @T.inline
+    def exchange(self, acc: T.Buffer) -> None:
+        """Turn the scores of two queries, a row for each, into a square for each half of the keys,
+        or back: of two vectors of four, the second half of one and the first of the other."""
+        for pair in T.unroll(self.dot.register_queries // 2):
+            for b in T.unroll(self.dot.register_blocks):
+                self.exchange_halves(acc, self.cell(2 * pair, b), self.cell(2 * pair + 1, b))
+
+    def exchange_halves(self, acc: T.Buffer, first: Expr, second: Expr) -> None:
+        """Plain Python: emits the exchange of `acc[first]`'s second half and `acc[second]`'s
+        first."""
+        lanes, half = self.dot.lanes, self.dot.lanes // 2
+        x, y = T.bind(acc[first]), T.bind(acc[second])
+        low = [*range(half), *range(lanes, lanes + half)]
+        T.buffer_store(acc, pick([x, y], low), [first])
+        T.buffer_store(acc, pick([x, y], [half + lane for lane in low]), [second])
 
     @T.inline
     def add_narrow_sums(

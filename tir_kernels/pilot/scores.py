@@ -56,9 +56,7 @@ class PilotQueries(QuantizedRows):
                 self.lanes,
                 self.quant_max,
             )
-            self.q8[query, T.ramp(j * self.lanes, 1, self.lanes)] = T.Cast(
-                f"{self.dot.query_dtype}x{self.lanes}", quantized[T.ramp(0, 1, self.lanes)]
-            )
+            self.store(query, j * self.lanes, quantized[T.ramp(0, 1, self.lanes)], self.lanes)
             total[T.ramp(0, 1, self.lanes)] = (
                 total[T.ramp(0, 1, self.lanes)] + quantized[T.ramp(0, 1, self.lanes)]
             )

@@ -120,6 +120,7 @@ _VOTES: dict[Int8Dot, Callable[[CpuFeatures, KeyShadow, PlanTable, T.Buffer, Exp
     "pmaddwd": PackedVotes,
     "vnni": PackedVotes,
     "dotprod": TableVotes,
+    "i8mm": TableVotes,
 }
 """By the INT8 dot product: who has one of x86's has its other integer instructions too."""
 

@@ -30,7 +30,7 @@ void qemu_plugin_register_vcpu_tb_exec_inline(struct qemu_plugin_tb *, int, void
 int qemu_plugin_version = 1;
 
 /* The order is that of `counts.py`. */
-enum { ALL, LOAD_STORE, VECTOR, BRANCH, INT8_DOT, MULTIPLY_ADD, NUM_COUNTERS };
+enum { ALL, LOAD_STORE, VECTOR, BRANCH, INT8_DOT, INT8_MATRIX, MULTIPLY_ADD, NUM_COUNTERS };
 
 static uint64_t *counters;
 static char folder[1024];
@@ -78,6 +78,7 @@ static void classify(uint32_t word, uint64_t *counts) {
   counts[VECTOR]++;
   if ((word & 0x9fe0fc00) == 0x0e809400 || (word & 0x9fc0f400) == 0x0f80e000)
     counts[INT8_DOT]++; /* SDOT, UDOT: of vectors, by element */
+  if ((word & 0xdfe0fc00) == 0x4e80a400) counts[INT8_MATRIX]++; /* SMMLA, UMMLA */
   if ((word & 0xbfa0fc00) == 0x0e20cc00 || (word & 0xbf80f400) == 0x0f801000)
     counts[MULTIPLY_ADD]++; /* FMLA of 32 or 64 bits: of vectors, by element */
 }

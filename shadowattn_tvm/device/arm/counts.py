@@ -9,7 +9,7 @@ import hashlib
 import os
 import struct
 import tempfile
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from ...config.atomic import write_atomically
@@ -32,6 +32,7 @@ class InstructionCounts:
     vector : arithmetic on vectors and floats.
     branch : branches, taken or not.
     int8_dot : `sdot` and `udot`: 16 products of bytes each.
+    int8_matrix : `smmla` and `ummla`: 32 of them.
     multiply_add : `fmla` on vectors: 4 float32 products each.
     """
 
@@ -40,6 +41,7 @@ class InstructionCounts:
     vector: int
     branch: int
     int8_dot: int
+    int8_matrix: int
     multiply_add: int
 
     def __sub__(self, earlier: InstructionCounts) -> InstructionCounts:
@@ -48,7 +50,7 @@ class InstructionCounts:
         )
 
 
-_LAYOUT = struct.Struct("=6Q")
+_LAYOUT = struct.Struct(f"={len(fields(InstructionCounts))}Q")
 """The order is that of `counter.c`."""
 
 

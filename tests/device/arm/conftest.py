@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -14,12 +15,21 @@ from shadowattn_tvm.device.rpc import RpcAddress, connect, rpc_address
 from shadowattn_tvm.errors import ShadowAttnError
 from tests.cli.conftest import run  # noqa: F401 - a fixture for the tests here
 from tests.tir_kernels import decode_harness, dense_harness, shadow_harness, test_rotary
+from tests.tir_kernels.baselines import test_static_int8_prefill
 from tests.tir_kernels.linear import test_matmul
 from tests.tir_kernels.shadow import test_lists
 
-from .machines import ANY, OLD, PHONE, TRIPLE, Machine, emulated, real
+from .machines import ANY, MATRIX, OLD, PHONE, TRIPLE, Machine, emulated, real, target_of
 
-HARNESSES = (decode_harness, dense_harness, shadow_harness, test_lists, test_matmul, test_rotary)
+HARNESSES = (
+    decode_harness,
+    dense_harness,
+    shadow_harness,
+    test_lists,
+    test_matmul,
+    test_rotary,
+    test_static_int8_prefill,
+)
 """Each calls `build_kernels` in one place, and keeps what it built by target."""
 
 
@@ -72,6 +82,11 @@ def machine_of(
         shared = RemoteKernels(lambda: connect(device), shares_files=False)
 
     def machine(cpu: str) -> Machine:
+        if cpu == MATRIX:
+            newest = machine(ANY)
+            if device is not None and "i8mm" not in newest.features():
+                pytest.skip("this device has no INT8 matrix products")
+            return replace(newest, target=target_of(MATRIX))
         if cpu not in made:
             folder = tmp_path_factory.mktemp(cpu)
             made[cpu] = emulated(cpu, folder) if shared is None else real(shared, cpu, folder)
@@ -96,6 +111,22 @@ def machine(
 ) -> Machine:
     """Plain NEON, then with dot products; the kernels' harnesses build for it and run on it."""
     return _turned(machine_of(request.param), monkeypatch)
+
+
+@pytest.fixture(params=[OLD, PHONE, MATRIX])
+def pilot_machine(
+    request: pytest.FixtureRequest,
+    machine_of: Callable[[str], Machine],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Machine:
+    """The same, then with INT8 matrix products: only the pilot has a use for them."""
+    return _turned(machine_of(request.param), monkeypatch)
+
+
+@pytest.fixture
+def matrix(machine_of: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """INT8 matrix products only."""
+    return _turned(machine_of(MATRIX), monkeypatch)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from tvm import tirx
 from shadowattn_tvm.compiler.link import link, require_linker
 from shadowattn_tvm.compiler.targets import resolve_target
 from shadowattn_tvm.device.arm import ArmEmulator, ArmSettings
+from shadowattn_tvm.device.arm_features import arm_features
 from shadowattn_tvm.device.remote import RemoteKernels
 from tir_kernels.build import build_kernels
 
@@ -21,11 +22,17 @@ TRIPLE = "aarch64-linux-gnu"
 OLD, PHONE, ANY = "cortex-a53", "cortex-a76", "max"
 """Neither dot products nor half floats; both, as phones since 2018; all that QEMU knows."""
 
+MATRIX = "max with i8mm"
+"""The last one, compiled for with INT8 matrix products, as phones since 2022 have them."""
+
+_PRESETS = {ANY: "arm64", MATRIX: "arm64-i8mm"}
+
 
 def target_of(cpu: str) -> tvm.target.Target:
-    """What is compiled for a CPU; for `max` what `compile --device arm64` asks for."""
-    if cpu == ANY:
-        return resolve_target("arm64")
+    """What is compiled for a CPU; for `max` what `compile --device arm64` asks for, with matrix
+    products `arm64-i8mm`."""
+    if cpu in _PRESETS:
+        return resolve_target(_PRESETS[cpu])
     return tvm.target.Target({"kind": "llvm", "mcpu": cpu, "mtriple": TRIPLE})
 
 
@@ -53,6 +60,10 @@ class Machine:
     folder: Path
     emulator: ArmEmulator | None
     numbers: itertools.count[int] = field(default_factory=itertools.count)
+
+    def features(self) -> tuple[str, ...]:
+        """What its Linux reports of those that we ask for."""
+        return arm_features(self.kernels, self.target, self.folder)
 
     def build(
         self, functions: Mapping[str, tirx.PrimFunc], target: tvm.target.Target | None = None

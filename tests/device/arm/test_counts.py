@@ -15,14 +15,18 @@ import pytest
 from shadowattn_tvm.device.arm import InstructionCounts
 from tests.tir_kernels import in_threads
 from tests.tir_kernels.dense_harness import SMOLLM2, indptr, paged_batch, run_paged_prefill
+from tests.tir_kernels.shadow_harness import filled, tensor
 from tir_kernels.attention.dense import dense_paged_prefill
 from tir_kernels.constants import RATIO_ONE
-from tir_kernels.features import NEON, NEON_DOTPROD
+from tir_kernels.features import NEON, NEON_DOTPROD, NEON_I8MM, CpuFeatures
+from tir_kernels.pilot.int8_dot import int8_dot_method
+from tir_kernels.pilot.key_block import quantize_keys
+from tir_kernels.pilot.quantize import bucket_scales
 from tir_kernels.pilot.scores import pilot_scores
 from tir_kernels.shadow.prefill import shadow_paged_prefill
 from tir_kernels.spec import PilotSpec
 
-from .machines import OLD, PHONE, Library, Machine
+from .machines import MATRIX, OLD, PHONE, Library, Machine
 
 pytestmark = [pytest.mark.arm, pytest.mark.usefixtures("emulator_only")]
 
@@ -35,8 +39,8 @@ POOLED = PilotSpec(score_bits=8, share_group=True, query_block=32)
 PRODUCTS = QUERIES * KEYS * SMOLLM2.num_q_heads * SMOLLM2.head_dim
 """Of queries and keys, over all heads."""
 
-LANES, DOT_PRODUCTS = 4, 16
-"""Products an `fmla` and an `sdot` make."""
+LANES, DOT_PRODUCTS, MATRIX_PRODUCTS = 4, 16, 32
+"""Products an `fmla`, an `sdot` and an `smmla` make."""
 
 
 def counted(library: Library, name: str) -> InstructionCounts:
@@ -106,12 +110,82 @@ def test_the_less_is_kept_the_fewer_instructions(counts: Counts, machine_of: Mac
     assert twentieth.multiply_add < 0.5 * counts["pooled"].multiply_add
 
 
+def counts_of_stages(machine: Machine, features: CpuFeatures) -> Counts:
+    """Of one KV head's keys, packed, of one head's scores, and of the whole slot; likewise."""
+    dot, dim, rng = int8_dot_method(features), SMOLLM2.head_dim, np.random.default_rng(0)
+    keys = tensor(rng.standard_normal((KEYS, dim), dtype=np.float32))
+    q = rng.standard_normal((QUERIES, SMOLLM2.num_q_heads, dim), dtype=np.float32)
+    scales = tensor(np.array(bucket_scales(0.02, 0.5), np.float32))
+    packed = filled((KEYS // dot.lanes, dim // dot.group, dot.lanes * dot.group), "int8", 77)
+    scores, chosen = filled((QUERIES, KEYS), "int32", -77), filled((1,), "float32", np.nan)
+    table = tensor(np.arange(KEYS, dtype=np.int32))
+    library = machine.build(
+        {
+            "packed": quantize_keys(SMOLLM2, features),
+            "scores": pilot_scores(SMOLLM2, features),
+            "pooled": shadow_paged_prefill(in_threads.sparse(POOLED), features),
+            "per query": shadow_paged_prefill(in_threads.sparse(PilotSpec()), features),
+        }
+    )
+    arguments = {
+        "packed": (keys, table, scales, packed, chosen, 0),
+        "scores": (tensor(q), scales, packed, scores, chosen, 0),
+    }
+    counts = {}
+    for name, values in arguments.items():
+        library[name](*values)
+        before = machine.emulator.instruction_counts()
+        library[name](*values)
+        counts[name] = machine.emulator.instruction_counts() - before
+    return counts | {name: counted(library, name) for name in ("pooled", "per query")}
+
+
+@pytest.fixture(scope="module")
+def dotprod_counts(machine_of: MachineOf) -> Counts:
+    return counts_of_stages(machine_of(MATRIX), NEON_DOTPROD)
+
+
+@pytest.fixture(scope="module")
+def i8mm_counts(machine_of: MachineOf) -> Counts:
+    return counts_of_stages(machine_of(MATRIX), NEON_I8MM)
+
+
+def test_matrix_products_halve_the_pilot(dotprod_counts: Counts, i8mm_counts: Counts) -> None:
+    a_head = PRODUCTS // SMOLLM2.num_q_heads
+    assert dotprod_counts["scores"].int8_dot == a_head // DOT_PRODUCTS
+    assert i8mm_counts["scores"].int8_matrix == a_head // MATRIX_PRODUCTS
+    assert i8mm_counts["scores"].int8_dot == dotprod_counts["scores"].int8_matrix == 0
+    # turning squares into rows is in the count, and so is quantizing the queries
+    assert i8mm_counts["scores"].total < 0.55 * dotprod_counts["scores"].total
+
+
+def test_packing_keys_for_matrix_products_costs_no_more(
+    dotprod_counts: Counts, i8mm_counts: Counts
+) -> None:
+    assert i8mm_counts["packed"].total <= dotprod_counts["packed"].total
+
+
+@pytest.mark.parametrize("kind", ["pooled", "per query"])
+def test_matrix_products_shorten_the_whole_slot(
+    kind: str, dotprod_counts: Counts, i8mm_counts: Counts
+) -> None:
+    dotprod, i8mm = dotprod_counts[kind], i8mm_counts[kind]
+    assert i8mm.int8_matrix == PRODUCTS // MATRIX_PRODUCTS
+    assert i8mm.int8_dot == 0
+    assert i8mm.multiply_add == dotprod.multiply_add, "the lists are the same"
+    assert i8mm.total < 0.92 * dotprod.total
+
+
 def test_assembly_has_the_instructions_meant(machine_of: MachineOf) -> None:
     spec = in_threads.sparse(POOLED).attention
     phone, old = machine_of(PHONE), machine_of(OLD)
     dot = phone.build({"pilot": pilot_scores(spec, NEON_DOTPROD)}).disassembled()
+    products = machine_of(MATRIX).build({"pilot": pilot_scores(spec, NEON_I8MM)}).disassembled()
     plain = old.build({"pilot": pilot_scores(spec, NEON)}).disassembled()
     assert "sdot\tv" in dot
     assert "sdot" not in plain
+    assert "smmla\tv" in products
+    assert "sdot" not in products
+    assert "smmla" not in dot
     assert "mla\tv" in plain
     assert "fmla\tv" in phone.build({"d": dense_paged_prefill(spec, NEON_DOTPROD)}).disassembled()

@@ -16,6 +16,7 @@ from tests.tir_kernels.attention import (
     test_dense_ragged_prefill,
     test_merge_states,
 )
+from tests.tir_kernels.baselines import test_static_int8_prefill
 from tests.tir_kernels.decode import test_sparse_paged_decode
 from tests.tir_kernels.decode_harness import MIXED_LAYER as MIXED_DECODE_LAYER
 from tests.tir_kernels.decode_harness import decode_spec
@@ -25,6 +26,7 @@ from tests.tir_kernels.pilot import test_scores, test_top_k
 from tests.tir_kernels.shadow import test_lists, test_prefill, test_sparse_attention
 from tir_kernels.features import cpu_features
 from tir_kernels.reference import attention as twin
+from tir_kernels.spec import AttentionSpec
 
 from .machines import Machine
 
@@ -49,15 +51,15 @@ def test_parts_merge(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("head_dim", [64, 80])
-def test_pilot_quantizes_and_scores(head_dim: int, machine: Machine) -> None:
+def test_pilot_quantizes_and_scores(head_dim: int, pilot_machine: Machine) -> None:
     (spec,) = (each for each in test_scores.GEOMETRIES if each.head_dim == head_dim)
     rng = np.random.default_rng(head_dim)
     for num_queries, num_keys in [(1, 1), (13, 71)]:
         q = rng.standard_normal((num_queries, spec.num_q_heads, head_dim), dtype=np.float32)
         k = rng.standard_normal((num_keys, head_dim), dtype=np.float32)
-        test_scores.check(spec, q, k, (0.02, 0.025), HOST, machine.target)
+        test_scores.check(spec, q, k, (0.02, 0.025), HOST, pilot_machine.target)
         extreme = [1e6 * np.sign(x) for x in (q, k)]
-        test_scores.check(spec, *extreme, (0.02, 0.02), HOST, machine.target)
+        test_scores.check(spec, *extreme, (0.02, 0.02), HOST, pilot_machine.target)
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
@@ -81,10 +83,30 @@ def test_top_k_selects(draw, kinds: tuple[str, ...], masked: bool, machine: Mach
 
 
 @pytest.mark.parametrize("pilot", ["plain", "int4", "int8-scores", "group-block-16", "everything"])
-def test_lists_and_votes(pilot: str, machine: Machine) -> None:
+def test_lists_and_votes(pilot: str, pilot_machine: Machine) -> None:
     spec = test_lists.plan_of(test_lists.SMALL, test_lists.PILOTS[pilot], centered=True)
     q, k = test_lists.draw(test_lists.SMALL, 19, 83)
-    test_lists.check(spec, machine.target, q, k)
+    test_lists.check(spec, pilot_machine.target, q, k)
+
+
+@pytest.mark.parametrize(
+    ("q_heads", "kv_heads", "head_dim"), [(2, 2, 256), (4, 2, 128), (7, 1, 80), (8, 1, 16)]
+)
+def test_matrix_products_of_every_geometry(
+    q_heads: int, kv_heads: int, head_dim: int, matrix: Machine
+) -> None:
+    geometry = AttentionSpec(q_heads, kv_heads, head_dim, sm_scale=head_dim**-0.5)
+    spec = test_lists.plan_of(geometry, test_lists.PILOTS["group-block-16"])
+    for num_queries, num_keys in ((1, 1), (2, 16), (33, 131)):
+        q, k = test_lists.draw(geometry, num_queries, num_keys)
+        test_lists.check(spec, matrix.target, q, k)
+        test_lists.check(spec, matrix.target, np.ones_like(q), np.ones_like(k))  # all tie
+
+
+def test_matrix_products_of_an_attention_in_int8(matrix: Machine) -> None:
+    layer = test_static_int8_prefill.FINE_LAYER
+    inputs = test_static_int8_prefill.draw(SMOLLM2, [0, 9, 35], [20, 0, 77])
+    test_static_int8_prefill.check(matrix.target, SMOLLM2, layer, *inputs)
 
 
 def test_sparse_attention_per_query(machine: Machine) -> None:
@@ -97,16 +119,16 @@ def test_sparse_attention_per_query(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("pilot", ["per query", "bytes per query", "group-block-32"])
-def test_shadow_prefill(pilot: str, machine: Machine) -> None:
+def test_shadow_prefill(pilot: str, pilot_machine: Machine) -> None:
     pilots = {"per query": test_prefill.PLAIN, "bytes per query": test_prefill.BYTES}
     spec = test_prefill.shadow_spec(SMOLLM2, {**pilots, **test_prefill.SHARING}[pilot])
     for layer in (test_prefill.SPARSE_LAYER, test_prefill.MIXED_LAYER):
-        test_prefill.check(spec, machine.target, layer, [0, 9, 35], [20, 0, 77])
+        test_prefill.check(spec, pilot_machine.target, layer, [0, 9, 35], [20, 0, 77])
 
 
-def test_sparse_decode(machine: Machine) -> None:
+def test_sparse_decode(pilot_machine: Machine) -> None:
     spec = decode_spec(SMOLLM2)
-    test_sparse_paged_decode.check(spec, machine.target, MIXED_DECODE_LAYER, [0, 3, 90, 16])
+    test_sparse_paged_decode.check(spec, pilot_machine.target, MIXED_DECODE_LAYER, [0, 3, 90, 16])
 
 
 @pytest.mark.parametrize("quantization", ["q0f32", "q4f32_1"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,8 @@ import pytest
 import tvm
 
 from shadowattn_tvm.bench import AttentionBench, DecodeBench, PipelineBench
-from shadowattn_tvm.bench.device_rig import open_device_rig
+from shadowattn_tvm.bench.device_rig import DEFAULT_DEVICE, open_device_rig
+from shadowattn_tvm.compiler.targets import resolve_target
 from shadowattn_tvm.device.arm import ArmEmulator, ArmSettings
 from shadowattn_tvm.device.rpc import RpcAddress
 from shadowattn_tvm.doctor import examine
@@ -28,9 +29,9 @@ from shadowattn_tvm.plan import Plan, Sharing, head_order, load_plan, save_plan
 from shadowattn_tvm.weights import ModelDirectory
 from tests.cli.conftest import Run
 from tests.plan.tiny_plan import shared_lists
-from tir_kernels.features import NEON
+from tir_kernels.features import NEON, NEON_I8MM, cpu_features
 
-from .machines import OLD, PHONE
+from .machines import ANY, OLD, PHONE, Machine
 
 pytestmark = pytest.mark.arm
 
@@ -135,6 +136,14 @@ def test_a_device_is_compiled_for_as_it_is(old: ArmEmulator) -> None:
         open_device_rig(old.start(), "arm64"),
     ):
         pass
+
+
+def test_matrix_products_of_a_device_are_found(
+    machine_of: Callable[[str], Machine], emulator_only: None
+) -> None:
+    has = machine_of(ANY).features()
+    assert has == ("dotprod", "fullfp16", "i8mm")
+    assert cpu_features(resolve_target(DEFAULT_DEVICE, ("neon", *has))) == NEON_I8MM
 
 
 def test_code_for_another_cpu_is_told(

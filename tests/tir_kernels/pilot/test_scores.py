@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from tir_kernels.features import (
     AVX512,
     AVX512_VNNI,
     NEON_DOTPROD,
+    NEON_I8MM,
     CpuFeatures,
     cpu_features,
 )
@@ -144,16 +146,39 @@ def four_way_dot(method: Int8DotMethod) -> Int8DotMethod:
     return replace(method, accumulate=accumulate)
 
 
-@pytest.mark.parametrize("features", [AVX512_VNNI, NEON_DOTPROD], ids=lambda f: f.int8_dot)
-def test_layouts_of_four_way_dots(
-    features: CpuFeatures, monkeypatch: pytest.MonkeyPatch, host_target: tvm.target.Target
+def matrix_dot(method: Int8DotMethod) -> Int8DotMethod:
+    """Likewise: of four int32 lanes two are the first query's, each gains eight products."""
+
+    def accumulate(acc: Any, keys: Any, queries: Any) -> Any:
+        group = method.group
+        for element in range(group):
+            first, second = element, element + group
+            key = pick([keys], [first, second, first, second])
+            query = pick([queries], [first, first, second, second])
+            acc = acc + T.Cast("int32x4", key) * T.Cast("int32x4", query)
+        return acc
+
+    return replace(method, accumulate=accumulate)
+
+
+@pytest.mark.parametrize(
+    ("features", "spelled_out"),
+    [(AVX512_VNNI, four_way_dot), (NEON_DOTPROD, four_way_dot), (NEON_I8MM, matrix_dot)],
+    ids=["vnni", "dotprod", "i8mm"],
+)
+@pytest.mark.parametrize("spec", GEOMETRIES, ids=lambda spec: f"d{spec.head_dim}")
+def test_layouts_of_other_targets(
+    spec: AttentionSpec,
+    features: CpuFeatures,
+    spelled_out: Callable[[Int8DotMethod], Int8DotMethod],
+    monkeypatch: pytest.MonkeyPatch,
+    host_target: tvm.target.Target,
 ) -> None:
-    # This machine may lack the instructions, but not what surrounds them: groups of four, unsigned
-    # keys, the bias that makes up for those.
-    method = four_way_dot(int8_dot_method(features))
+    # This machine may lack the instructions, but not what surrounds them: groups of four and eight,
+    # unsigned keys, the bias that makes up for those, squares of two queries and two keys.
+    method = spelled_out(int8_dot_method(features))
     for module in (scores_file, key_block):
         monkeypatch.setattr(module, "int8_dot_method", lambda *_: method)
-    spec = GEOMETRIES[2]
     stages = {
         "quantize_keys": key_block.quantize_keys(spec, features),
         "pilot_scores": pilot_scores(spec, features),
@@ -190,6 +215,7 @@ TARGETS = {
     "znver4": ({"mtriple": "x86_64-linux-gnu", "mcpu": "znver4"}, "vnni", "vpdpbusd"),
     "cortex-a72": ({"mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a72"}, "widening", "mla"),
     "cortex-a76": ({"mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a76"}, "dotprod", "sdot"),
+    "cortex-a710": ({"mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a710"}, "i8mm", "smmla"),
 }
 """Options, the dot method they should get, and the instruction it should become."""
 
