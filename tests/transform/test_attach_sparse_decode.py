@@ -21,9 +21,9 @@ from shadowattn_tvm.transform.kv_cache_slots import (
     slot_function,
 )
 from tests.transform.attention_module import HEAD_DIM, NUM_HEADS, attention_module
-from tir_kernels.decode.shadow_rows import with_key_shadow
 from tir_kernels.decode.sparse_paged_decode import sparse_paged_decode
 from tir_kernels.features import GENERIC
+from tir_kernels.pilot.shadow_rows import with_key_shadow
 from tir_kernels.spec import AttentionSpec, HeadParameters, ShadowSpec
 
 HEAD = HeadParameters(q_scale=0.05, k_scale=0.04, keep_ratio_q16=1 << 14)
