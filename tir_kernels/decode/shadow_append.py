@@ -3,8 +3,9 @@
 A key is quantized once, when it arrives, so its scale can't depend on what comes later: it is
 lambda_K of the plan, the middle one of the bucket grid, and larger keys saturate. (In prefill the
 scale of a sequence's keys is chosen anew for every chunk.) The plan's centring and rotation apply
-as they do there. Where the rows have room, the largest |element| of each key is written, too: prefill
-chooses scales by it, and takes the shadow where it chooses the middle one (`pilot.kept_keys`).
+as they do there. Where the rows have room, the largest |element| of each key is written, too:
+prefill chooses scales by it, and takes the shadow where it chooses the middle one
+(`pilot.kept_keys`).
 """
 
 from __future__ import annotations
