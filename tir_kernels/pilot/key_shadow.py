@@ -99,7 +99,7 @@ class KeyShadow:
                 self.buckets[kv_head] = 0
         for task in T.parallel(self.spec.num_kv_heads * self.num_segments):
             if self.is_kept:
-                if self.buckets[task // self.num_segments] == self.plan.buckets_per_axis // 2:
+                if self.buckets[task % self.spec.num_kv_heads] == self.plan.buckets_per_axis // 2:
                     self.take(cache_rows, task)
                 else:
                     self.pack(cache_rows, plan, task)
@@ -109,8 +109,8 @@ class KeyShadow:
     @T.inline
     def look_up(self, cache_rows: T.Buffer, task: Expr) -> None:
         """`measure`, from the maxima in the pages."""
-        first = T.bind(task % self.num_segments * SEGMENT_BLOCKS * self.dot.lanes)
-        kv_head = T.bind(task // self.num_segments)
+        first = T.bind(task // self.spec.num_kv_heads * SEGMENT_BLOCKS * self.dot.lanes)
+        kv_head = T.bind(task % self.spec.num_kv_heads)
         largest = T.alloc_buffer((1,), "float32")
         largest[0] = T.float32(0)
         for i in range(T.min(SEGMENT_BLOCKS * self.dot.lanes, self.num_keys - first)):
@@ -120,8 +120,8 @@ class KeyShadow:
     @T.inline
     def take(self, cache_rows: T.Buffer, task: Expr) -> None:
         """`pack`, from the shadow in the pages."""
-        kv_head = T.bind(task // self.num_segments)
-        first_block = T.bind(task % self.num_segments * SEGMENT_BLOCKS)
+        kv_head = T.bind(task % self.spec.num_kv_heads)
+        first_block = T.bind(task // self.spec.num_kv_heads * SEGMENT_BLOCKS)
         for i in range(T.min(SEGMENT_BLOCKS, self.num_blocks - first_block)):
             self.kept.pack(
                 cache_rows,
@@ -133,13 +133,14 @@ class KeyShadow:
 
     @T.inline
     def measure(self, cache_rows: T.Buffer, plan: PlanTable, task: Expr) -> None:
-        """Task = KV head * num_segments + segment; `maxima[task]` = the segment's largest |k|."""
+        """Task = segment * Hkv + KV head, so that neighbours find the same pages in their caches;
+        `maxima[task]` = the segment's largest |k|."""
         block = self.block()
-        first_block = T.bind(task % self.num_segments * SEGMENT_BLOCKS)
+        first_block = T.bind(task // self.spec.num_kv_heads * SEGMENT_BLOCKS)
         filled_blocks = T.bind(T.ceildiv(self.num_keys, self.dot.lanes))
         block.clear_maximum()
         for i in range(T.min(SEGMENT_BLOCKS, filled_blocks - first_block)):
-            self.load(block, cache_rows, plan, task // self.num_segments, first_block + i)
+            self.load(block, cache_rows, plan, task % self.spec.num_kv_heads, first_block + i)
             block.include_maximum()
         self.maxima[task] = block.maximum()
 
@@ -164,7 +165,7 @@ class KeyShadow:
         largest = T.alloc_buffer((1,), "float32")
         largest[0] = T.float32(0)
         for s in range(self.num_segments):
-            largest[0] = T.max(largest[0], self.maxima[kv_head * self.num_segments + s])
+            largest[0] = T.max(largest[0], self.maxima[s * self.spec.num_kv_heads + kv_head])
         self.buckets[kv_head] = nearest_bucket(
             largest[0], plan.k_axis(kv_head), self.plan.pilot.quant_max
         )
@@ -173,8 +174,8 @@ class KeyShadow:
     def pack(self, cache_rows: T.Buffer, plan: PlanTable, task: Expr) -> None:
         """Quantize and pack one segment, with the scale that its whole head measures."""
         block = self.block()
-        kv_head = T.bind(task // self.num_segments)
-        first_block = T.bind(task % self.num_segments * SEGMENT_BLOCKS)
+        kv_head = T.bind(task % self.spec.num_kv_heads)
+        first_block = T.bind(task // self.spec.num_kv_heads * SEGMENT_BLOCKS)
         scale = T.bind(plan.k_scales[kv_head, self.buckets[kv_head]])
         for i in range(T.min(SEGMENT_BLOCKS, self.num_blocks - first_block)):
             self.load(block, cache_rows, plan, kv_head, first_block + i)
