@@ -118,13 +118,16 @@ class Cache:
         return tuple(plane.numpy() for plane in planes)
 
     def require_shadow(self, sequence: int, length: int) -> None:
-        """The bytes beside a sequence's keys are those keys' shadow."""
+        """The bytes beside a sequence's keys are those keys' shadow, and their maxima."""
         hkv, dim = self.spec.attention.num_kv_heads, self.spec.attention.head_dim
         k, _ = self.rows(sequence, length)
         for layer in range(self.spec.num_layers):
             stored = k[layer, :, hkv].copy().view(np.int8)  # both KV heads fit the K plane's row
             want = key_shadow(self.spec, layer, k[layer, :, :hkv])
             np.testing.assert_array_equal(stored[:, : hkv * dim].reshape(want.shape), want)
+            maxima = stored[:, hkv * dim : (hkv + 1) * dim].copy().view(np.float32)[:, :hkv]
+            seen = pilot_keys(self.spec, layer, k[layer, :, :hkv])
+            np.testing.assert_array_equal(maxima, np.abs(seen).max(-1))
 
 
 @pytest.fixture

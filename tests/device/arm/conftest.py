@@ -15,11 +15,20 @@ from shadowattn_tvm.errors import ShadowAttnError
 from tests.cli.conftest import run  # noqa: F401 - a fixture for the tests here
 from tests.tir_kernels import decode_harness, dense_harness, shadow_harness, test_rotary
 from tests.tir_kernels.linear import test_matmul
+from tests.tir_kernels.pilot import test_kept_keys
 from tests.tir_kernels.shadow import test_lists
 
 from .machines import ANY, OLD, PHONE, TRIPLE, Machine, emulated, real
 
-HARNESSES = (decode_harness, dense_harness, shadow_harness, test_lists, test_matmul, test_rotary)
+HARNESSES = (
+    decode_harness,
+    dense_harness,
+    shadow_harness,
+    test_kept_keys,
+    test_lists,
+    test_matmul,
+    test_rotary,
+)
 """Each calls `build_kernels` in one place, and keeps what it built by target."""
 
 
