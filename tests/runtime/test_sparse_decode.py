@@ -71,6 +71,16 @@ def library(
     return compile_library(tiny_directory, plan, output=folder / "lib.so").path
 
 
+@pytest.fixture(scope="module")
+def dense_decode_library(
+    plan: Plan, tiny_directory: ModelDirectory, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Its pages have no shadow."""
+    folder = tmp_path_factory.mktemp("dense-decode")
+    dense = plan.model_copy(update={"decode": "dense"})
+    return compile_library(tiny_directory, dense, output=folder / "lib.so").path
+
+
 class Cache:
     """A KV cache of several sequences, and the model that fills it."""
 
@@ -262,13 +272,10 @@ def require_both_kinds_of_scale(cache: Cache, length: int) -> None:
 
 
 def test_prefill_is_what_it_is_without_a_shadow(
-    cache: Cache, tiny_directory: ModelDirectory, plan: Plan, library: Path, tmp_path: Path
+    cache: Cache, tiny_directory: ModelDirectory, dense_decode_library: Path
 ) -> None:
-    dense_decode = plan.model_copy(update={"decode": "dense"})
-    other = compile_library(tiny_directory, dense_decode, output=tmp_path / "dense.so").path
-    require_equal_prefill(cache, Cache(tiny_directory, other, cache.spec))
+    require_equal_prefill(cache, Cache(tiny_directory, dense_decode_library, cache.spec))
     require_both_kinds_of_scale(cache, 108)
-    require_decode_of(tiny_directory, library, other)
 
 
 def test_so_it_is_with_shared_lists_in_a_pipeline(
@@ -289,9 +296,11 @@ def test_so_it_is_with_shared_lists_in_a_pipeline(
     require_both_kinds_of_scale(caches[0], 108)
 
 
-def require_decode_of(directory: ModelDirectory, library: Path, other: Path) -> None:
-    """Decode is sparse in the one library, and dense in the other."""
-    sparse, dense = Session(directory, library), Session(directory, other)
+def test_decode_is_sparse_only_if_the_plan_says_so(
+    tiny_directory: ModelDirectory, library: Path, dense_decode_library: Path
+) -> None:
+    other = dense_decode_library
+    sparse, dense = Session(tiny_directory, library), Session(tiny_directory, other)
     np.testing.assert_array_equal(sparse.prefill(TOKENS[:100]), dense.prefill(TOKENS[:100]))
     after = sparse.decode(TOKENS[100]), dense.decode(TOKENS[100])
     assert np.isfinite(after[0]).all()

@@ -26,6 +26,8 @@ from .shadow_rows import (
 _WORD_BYTES = 4
 """Bytes of a key that are transposed as one."""
 
+_BYTE_BITS = 8
+
 _PART_BYTES = BLOCK_LANES * _WORD_BYTES
 """Of a key, loaded at a time; every head dim is a multiple of that."""
 
@@ -93,10 +95,9 @@ class KeptKeys:
             words = [T.reinterpret(f"uint32x{BLOCK_LANES}", cache_rows[row, at]) for row in rows]
             # four vectors, of every fourth key each: transposing blocks puts keys in order
             mixed = [concat(words[i::BLOCK_LANES], BLOCK_LANES) for i in range(BLOCK_LANES)]
-            for index, column_words in enumerate(transpose_blocks(mixed, self.dot.lanes)):
-                self._store(
-                    column_words, num_filled, packed, packed_block, part * BLOCK_LANES + index
-                )
+            for index, transposed in enumerate(transpose_blocks(mixed, self.dot.lanes)):
+                at_word = part * BLOCK_LANES + index
+                self._store(transposed, num_filled, packed, packed_block, at_word)
 
     def _store(
         self, words: Expr, num_filled: Expr, packed: T.Buffer, packed_block: Expr, index: Expr
@@ -104,7 +105,7 @@ class KeptKeys:
         """The `index`-th word of every key, as the steps that it makes."""
         lanes, group = self.dot.lanes, self.dot.group
         num_bytes = lanes * _WORD_BYTES
-        is_key = T.ramp(0, 1, lanes) < splat(num_filled, lanes)
+        is_key = T.ramp(0, 1, lanes) < splat(num_filled, lanes)  # TVM can't bind such a vector
         kept = T.Select(is_key, words, splat(T.uint32(0), lanes))
         shifted = T.bind(
             T.reinterpret(
@@ -115,12 +116,12 @@ class KeptKeys:
         )
         steps = _WORD_BYTES // group
         for step in range(steps):
-            bits = T.shift_right(shifted, splat(T.uint32(8 * group * step), lanes))
+            bits = T.shift_right(shifted, splat(T.uint32(_BYTE_BITS * group * step), lanes))
             T.buffer_store(
                 packed,
                 T.reinterpret(
                     f"{self.dot.key_dtype}x{lanes * group}",
-                    T.Cast(f"uint{8 * group}x{lanes}", bits),
+                    T.Cast(f"uint{_BYTE_BITS * group}x{lanes}", bits),
                 ),
                 [packed_block, index * steps + step, T.ramp(0, 1, lanes * group)],
             )
