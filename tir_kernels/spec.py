@@ -53,7 +53,8 @@ class AttentionSpec:
         in `shadow_prefill`), so no kernel may use that argument as the scale.
     dtype : storage of q, k, v, the pages and the output; arithmetic and lse are float32.
     shadow_rows : head rows of the pages beyond those of the KV heads, in either plane; they hold
-        the INT8 shadow of K that sparse decode reads (see `decode.shadow_rows`). 0 = none.
+        the INT8 shadow of K that sparse decode reads, and prefill where it can (see
+        `pilot.shadow_rows`). 0 = none.
     """
 
     num_q_heads: int

@@ -10,8 +10,8 @@ import tvm
 
 from tir_kernels.attention.dense import dense_paged_decode
 from tir_kernels.attention.page_table import KV_PLANES
-from tir_kernels.decode.shadow_rows import with_key_shadow
 from tir_kernels.decode.sparse_paged_decode import sparse_paged_decode
+from tir_kernels.pilot.shadow_rows import with_key_shadow
 from tir_kernels.reference.attention import paged_decode
 from tir_kernels.reference.sparse_decode import append
 from tir_kernels.reference.sparse_decode import sparse_paged_decode as sparse_twin

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tir_kernels.constants import RATIO_ONE
-from tir_kernels.decode.shadow_rows import with_key_shadow
 from tir_kernels.pilot.pooling import MAX_POOLED_KEYS
+from tir_kernels.pilot.shadow_rows import with_key_shadow
 from tir_kernels.rotary import Llama3Scaling
 from tir_kernels.spec import AttentionSpec, HeadParameters, PilotSpec, ShadowSpec
 

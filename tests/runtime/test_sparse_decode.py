@@ -14,14 +14,15 @@ from tvm_ffi import Shape
 
 from shadowattn_tvm.compiler import compile_library
 from shadowattn_tvm.compiler.kernel_parameters import library_spec
-from shadowattn_tvm.plan import Pilot, Plan
+from shadowattn_tvm.plan import Plan
 from shadowattn_tvm.runtime.library import ModelLibrary
 from shadowattn_tvm.runtime.machine import ThisMachine, load_weights
 from shadowattn_tvm.runtime.session import Session
 from shadowattn_tvm.weights import ModelDirectory
-from tests.plan.tiny_plan import make_plan
+from tests.plan.tiny_plan import make_plan, shared_lists
 from tir_kernels.constants import PAGE_SIZE_TOKENS
-from tir_kernels.reference.sparse_decode import key_shadow
+from tir_kernels.reference.pilot import choose_bucket
+from tir_kernels.reference.sparse_decode import key_shadow, pilot_keys
 from tir_kernels.spec import ShadowSpec
 
 TOKENS = tuple(int(t) for t in np.random.default_rng(3).integers(0, 256, 150))
@@ -32,18 +33,34 @@ def sparse_decode(plan: Plan) -> Plan:
     return plan.model_copy(update={"decode": "sparse"})
 
 
-@pytest.fixture(scope="module")
-def plan(tiny_plan: Plan, tiny_directory: ModelDirectory) -> Plan:
-    """Centred keys and a rotation as well: the shadow is of what the pilot sees."""
-    model = tiny_plan.model
+def seen_by_the_pilot(plan: Plan) -> Plan:
+    """Centred keys and a rotation as well: the shadow is of what the pilot sees. Here, keys of KV
+    head 0 measure the middle one of its scales, those of KV head 1 the smallest."""
+    model = plan.model
     means = np.random.default_rng(8).standard_normal((model.num_kv_heads, model.head_dim))
-    layers = tuple(
-        layer.model_copy(update={"key_means": tuple(map(tuple, means.tolist()))})
-        for layer in tiny_plan.layers
-    )
-    pilot = Pilot(center_keys=True, hadamard_rotation=True)
-    changed = tiny_plan.model_copy(update={"layers": layers, "pilot": pilot})
-    return Plan.model_validate_json(sparse_decode(changed).model_dump_json())
+    k_scales = np.repeat([0.24, 0.8], model.num_q_heads // model.num_kv_heads)
+    layers = []
+    for layer in plan.layers:
+        heads = tuple(
+            head.model_copy(
+                update={
+                    "q_scale": 0.2,
+                    "k_scale": float(k_scale),
+                    "requant": head.requant and ((1e-3,) * 3,) * 3,
+                }
+            )
+            for head, k_scale in zip(layer.heads, k_scales, strict=True)
+        )
+        changed = {"heads": heads, "key_means": tuple(map(tuple, means.tolist()))}
+        layers.append(layer.model_copy(update=changed))
+    pilot = plan.pilot.model_copy(update={"center_keys": True, "hadamard_rotation": True})
+    changed = plan.model_copy(update={"layers": tuple(layers), "pilot": pilot})
+    return Plan.model_validate_json(changed.model_dump_json())
+
+
+@pytest.fixture(scope="module")
+def plan(tiny_plan: Plan) -> Plan:
+    return sparse_decode(seen_by_the_pilot(tiny_plan))
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +69,16 @@ def library(
 ) -> Path:
     folder = tmp_path_factory.mktemp("sparse-decode")
     return compile_library(tiny_directory, plan, output=folder / "lib.so").path
+
+
+@pytest.fixture(scope="module")
+def dense_decode_library(
+    plan: Plan, tiny_directory: ModelDirectory, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Its pages have no shadow."""
+    folder = tmp_path_factory.mktemp("dense-decode")
+    dense = plan.model_copy(update={"decode": "dense"})
+    return compile_library(tiny_directory, dense, output=folder / "lib.so").path
 
 
 class Cache:
@@ -101,13 +128,16 @@ class Cache:
         return tuple(plane.numpy() for plane in planes)
 
     def require_shadow(self, sequence: int, length: int) -> None:
-        """The bytes beside a sequence's keys are those keys' shadow."""
+        """The bytes beside a sequence's keys are those keys' shadow, and their maxima."""
         hkv, dim = self.spec.attention.num_kv_heads, self.spec.attention.head_dim
         k, _ = self.rows(sequence, length)
         for layer in range(self.spec.num_layers):
             stored = k[layer, :, hkv].copy().view(np.int8)  # both KV heads fit the K plane's row
             want = key_shadow(self.spec, layer, k[layer, :, :hkv])
             np.testing.assert_array_equal(stored[:, : hkv * dim].reshape(want.shape), want)
+            maxima = stored[:, hkv * dim : (hkv + 1) * dim].copy().view(np.float32)[:, :hkv]
+            seen = pilot_keys(self.spec, layer, k[layer, :, :hkv])
+            np.testing.assert_array_equal(maxima, np.abs(seen).max(-1))
 
 
 @pytest.fixture
@@ -204,11 +234,72 @@ def test_keeping_everything_gives_the_dense_logits(
         np.testing.assert_array_equal(sparse.decode(token), dense.decode(token))
 
 
-def test_decode_is_sparse_only_if_the_plan_says_so(
-    tiny_directory: ModelDirectory, plan: Plan, library: Path, tmp_path: Path
+def require_equal_prefill(first: Cache, second: Cache) -> None:
+    """The same logits to the bit, after whatever a cache goes through. (No chunk is of one token:
+    that would be decode.)"""
+
+    def prefill(sequence: int, ids: Sequence[int]) -> None:
+        logits = (cache.prefill(sequence, ids) for cache in (first, second))
+        np.testing.assert_array_equal(*logits)
+
+    def state(name: str, *arguments: Any) -> None:
+        for cache in (first, second):
+            cache.state(f"kv_state_{name}", *arguments)
+
+    state("add_sequence", 0)
+    prefill(0, TOKENS[:70])
+    state("popn", 0, 12)
+    prefill(0, TOKENS[80:110])
+    for child, position in ((1, 37), (2, 5)):
+        state("fork_sequence", 0, child, position)
+        prefill(child, TOKENS[110:150])
+    state("remove_sequence", 1)
+    state("add_sequence", 3)  # in pages that held something else
+    prefill(3, TOKENS[20:90])
+    prefill(0, TOKENS[:20])
+
+
+def require_both_kinds_of_scale(cache: Cache, length: int) -> None:
+    """Prefill takes KV head 0 from the pages, and quantizes KV head 1 anew."""
+    spec = cache.spec
+    group = spec.attention.group_size
+    k, _ = cache.rows(0, length)
+    for layer in range(spec.num_layers):
+        seen = pilot_keys(spec, layer, k[layer, :, : spec.attention.num_kv_heads])
+        scales = [head.k_scale for head in spec.heads[layer][::group]]
+        chosen = [choose_bucket(seen[:, h], scale, 0.5) for h, scale in enumerate(scales)]
+        assert chosen == [1, 0]
+
+
+def test_prefill_is_what_it_is_without_a_shadow(
+    cache: Cache, tiny_directory: ModelDirectory, dense_decode_library: Path
 ) -> None:
-    dense_decode = plan.model_copy(update={"decode": "dense"})
-    other = compile_library(tiny_directory, dense_decode, output=tmp_path / "dense.so").path
+    require_equal_prefill(cache, Cache(tiny_directory, dense_decode_library, cache.spec))
+    require_both_kinds_of_scale(cache, 108)
+
+
+def test_so_it_is_with_shared_lists_in_a_pipeline(
+    tiny_directory: ModelDirectory, tiny_plan: Plan, tmp_path: Path
+) -> None:
+    plan = seen_by_the_pilot(shared_lists(tiny_plan))
+    caches = [
+        Cache(
+            tiny_directory,
+            compile_library(
+                tiny_directory, each, device=device, output=tmp_path / f"{device}.so"
+            ).path,
+            library_spec(each, tiny_directory.architecture),
+        )
+        for each, device in ((sparse_decode(plan), "host-npu"), (plan, "host"))
+    ]
+    require_equal_prefill(caches[0], caches[1])
+    require_both_kinds_of_scale(caches[0], 108)
+
+
+def test_decode_is_sparse_only_if_the_plan_says_so(
+    tiny_directory: ModelDirectory, library: Path, dense_decode_library: Path
+) -> None:
+    other = dense_decode_library
     sparse, dense = Session(tiny_directory, library), Session(tiny_directory, other)
     np.testing.assert_array_equal(sparse.prefill(TOKENS[:100]), dense.prefill(TOKENS[:100]))
     after = sparse.decode(TOKENS[100]), dense.decode(TOKENS[100])

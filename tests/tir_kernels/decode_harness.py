@@ -14,8 +14,8 @@ from tir_kernels.build import build_kernels
 from tir_kernels.constants import RATIO_ONE
 from tir_kernels.decode.lists import sparse_decode_lists
 from tir_kernels.decode.shadow_append import shadow_append
-from tir_kernels.decode.shadow_rows import with_key_shadow
 from tir_kernels.decode.sparse_paged_decode import sparse_paged_decode
+from tir_kernels.pilot.shadow_rows import with_key_shadow
 from tir_kernels.reference import sparse_decode as twin
 from tir_kernels.spec import AttentionSpec, HeadParameters, PilotSpec, ShadowSpec
 

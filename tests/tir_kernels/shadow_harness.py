@@ -125,9 +125,11 @@ def run_quantize_keys(
     return packed, chosen.numpy()[0]
 
 
-def unpack_keys(packed: Array, variant: str, target: tvm.target.Target) -> Array:
+def unpack_keys(
+    packed: Array, variant: str, target: tvm.target.Target, quant_max: int = INT8_QMAX
+) -> Array:
     """(blocks, D / group, lanes * group) -> (blocks * lanes, D) int8."""
-    dot = int8_dot_method(features_of(variant, target))
+    dot = int8_dot_method(features_of(variant, target), quant_max)
     blocks, steps, _ = packed.shape
     keys = packed.astype(np.int32).reshape(blocks, steps, dot.lanes, dot.group) - dot.key_offset
     return keys.transpose(0, 2, 1, 3).reshape(blocks * dot.lanes, steps * dot.group).astype(np.int8)

@@ -21,7 +21,7 @@ from shadowattn_tvm.transform.kv_cache_slots import (
 from tests.transform.attention_module import attention_module
 from tests.transform.test_attach_attention import SPEC, shadow_spec
 from tir_kernels.build import SYSTEM_LIB_PREFIX
-from tir_kernels.decode.shadow_rows import with_key_shadow
+from tir_kernels.pilot.shadow_rows import with_key_shadow
 from tir_kernels.spec import AttentionSpec, ShadowSpec
 
 OURS = {

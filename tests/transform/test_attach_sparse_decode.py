@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from functools import cache
 
 import tvm
@@ -21,9 +23,10 @@ from shadowattn_tvm.transform.kv_cache_slots import (
     slot_function,
 )
 from tests.transform.attention_module import HEAD_DIM, NUM_HEADS, attention_module
-from tir_kernels.decode.shadow_rows import with_key_shadow
 from tir_kernels.decode.sparse_paged_decode import sparse_paged_decode
 from tir_kernels.features import GENERIC
+from tir_kernels.pilot.shadow_rows import with_key_shadow
+from tir_kernels.shadow.prefill import shadow_paged_prefill
 from tir_kernels.spec import AttentionSpec, HeadParameters, ShadowSpec
 
 HEAD = HeadParameters(q_scale=0.05, k_scale=0.04, keep_ratio_q16=1 << 14)
@@ -55,6 +58,21 @@ def test_five_slots_are_taken_and_the_cache_has_more_heads() -> None:
     (binding,) = module[find_creation(module)].body.blocks[0].bindings
     heads = binding.value.args[1 + 3]
     assert int(heads.value) == NUM_HEADS + 1
+
+
+def test_prefill_takes_keys_from_the_pages() -> None:
+    kernel = attached()[slot_function(attached(), Slot.PAGED_PREFILL)]
+    taking = shadow_paged_prefill(SPEC, GENERIC, alternate=True)
+    tvm.ir.assert_structural_equal(kernel.body, taking.body, map_free_vars=True)
+    # As many layers and heads, but the pages keep nothing: quantizing is all there is
+    bare = replace(SPEC, attention=replace(SPEC.attention, shadow_rows=0))
+    quantizing = shadow_paged_prefill(bare, GENERIC, alternate=True)
+    assert _words_transposed(kernel) > _words_transposed(quantizing) == 0
+
+
+def _words_transposed(kernel: tvm.tirx.PrimFunc) -> int:
+    """Elements of the pages that are read as words of four INT8 values."""
+    return len(re.findall(r'T.reinterpret\("uint32x4", \w+\[', kernel.script()))
 
 
 def test_every_projection_is_widened_with_its_layer() -> None:

@@ -9,12 +9,12 @@ from ..pilot.pilot_rows import AbsoluteMaximum, PilotRow
 from ..pilot.plan_table import PlanTable
 from ..pilot.quantize import nearest_bucket
 from ..pilot.scores import PilotQueries
+from ..pilot.shadow_rows import shadow_column, shadow_row
 from ..shadow.sparse_tile import sum_vectors
 from ..simd.prefetch import prefetch_row
 from ..simd.vector import Expr, splat
 from ..spec import ShadowSpec
 from .row_dot import row_dot_method
-from .shadow_rows import shadow_column, shadow_row
 
 _AHEAD_PAGES = 2
 """How far ahead of its use a page's shadow is prefetched: hardware prefetchers stop where a page

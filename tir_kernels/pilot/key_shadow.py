@@ -1,6 +1,9 @@
 """The INT8 shadow of one sequence's past keys: measured, then quantized and packed, in parallel.
 
-Done once per call and shared by all of a chunk's queries.
+Done once per call and shared by all of a chunk's queries. Where the pages keep a shadow of their
+own, maxima and INT8 values come from there (`kept_keys`), and what is packed is the same to the
+bit. What they keep is of the middle scale; a KV head whose keys measure another one is quantized
+anew, all of it.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from ..features import CpuFeatures
 from ..simd.vector import Expr
 from ..spec import ShadowSpec
 from .int8_dot import int8_dot_method
+from .kept_keys import KeptKeys
 from .key_block import KeyBlock
 from .plan_table import PlanTable
 from .quantize import nearest_bucket
@@ -39,6 +43,7 @@ class KeyShadow:
         self.plan = plan
         self.spec = spec
         self.dot = dot
+        self.is_kept = spec.shadow_rows > 0
         self.lanes = features.lanes
         self.num_keys = T.bind(num_keys)
         self.num_tiles = T.bind(T.ceildiv(self.num_keys, dot.register_keys))
@@ -55,6 +60,7 @@ class KeyShadow:
         )
         self.maxima = T.alloc_buffer((spec.num_kv_heads * self.num_segments,), "float32")
         self.buckets = T.alloc_buffer((spec.num_kv_heads,), "int32")
+        self.kept = KeptKeys(spec, dot, self.row_table, self.num_keys)
 
     @T.inline
     def list_rows(self, page_values: T.Buffer, first_page: Expr) -> None:
@@ -80,22 +86,61 @@ class KeyShadow:
     @T.inline
     def build(self, cache_rows: T.Buffer, plan: PlanTable) -> None:
         """Measure, choose buckets, quantize and pack every KV head."""
+        if self.plan.buckets_per_axis > 1:
+            for task in T.parallel(self.spec.num_kv_heads * self.num_segments):
+                if self.is_kept and self.kept.has_maxima:
+                    self.look_up(cache_rows, task)
+                else:
+                    self.measure(cache_rows, plan, task)
+            for kv_head in range(self.spec.num_kv_heads):
+                self.choose_bucket(plan, kv_head)
+        else:
+            for kv_head in range(self.spec.num_kv_heads):
+                self.buckets[kv_head] = 0
         for task in T.parallel(self.spec.num_kv_heads * self.num_segments):
-            self.measure(cache_rows, plan, task)
-        for kv_head in range(self.spec.num_kv_heads):
-            self.choose_bucket(plan, kv_head)
-        for task in T.parallel(self.spec.num_kv_heads * self.num_segments):
-            self.pack(cache_rows, plan, task)
+            if self.is_kept:
+                if self.buckets[task % self.spec.num_kv_heads] == self.plan.buckets_per_axis // 2:
+                    self.take(cache_rows, task)
+                else:
+                    self.pack(cache_rows, plan, task)
+            else:
+                self.pack(cache_rows, plan, task)
+
+    @T.inline
+    def look_up(self, cache_rows: T.Buffer, task: Expr) -> None:
+        """`measure`, from the maxima in the pages."""
+        first = T.bind(task // self.spec.num_kv_heads * SEGMENT_BLOCKS * self.dot.lanes)
+        kv_head = T.bind(task % self.spec.num_kv_heads)
+        largest = T.alloc_buffer((1,), "float32")
+        largest[0] = T.float32(0)
+        for i in range(T.min(SEGMENT_BLOCKS * self.dot.lanes, self.num_keys - first)):
+            largest[0] = T.max(largest[0], self.kept.maximum(cache_rows, kv_head, first + i))
+        self.maxima[task] = largest[0]
+
+    @T.inline
+    def take(self, cache_rows: T.Buffer, task: Expr) -> None:
+        """`pack`, from the shadow in the pages."""
+        kv_head = T.bind(task % self.spec.num_kv_heads)
+        first_block = T.bind(task // self.spec.num_kv_heads * SEGMENT_BLOCKS)
+        for i in range(T.min(SEGMENT_BLOCKS, self.num_blocks - first_block)):
+            self.kept.pack(
+                cache_rows,
+                kv_head,
+                (first_block + i) * self.dot.lanes,
+                self.packed,
+                kv_head * self.num_blocks + first_block + i,
+            )
 
     @T.inline
     def measure(self, cache_rows: T.Buffer, plan: PlanTable, task: Expr) -> None:
-        """Task = KV head * num_segments + segment; `maxima[task]` = the segment's largest |k|."""
+        """Task = segment * Hkv + KV head, so that neighbours find the same pages in their caches;
+        `maxima[task]` = the segment's largest |k|."""
         block = self.block()
-        first_block = T.bind(task % self.num_segments * SEGMENT_BLOCKS)
+        first_block = T.bind(task // self.spec.num_kv_heads * SEGMENT_BLOCKS)
         filled_blocks = T.bind(T.ceildiv(self.num_keys, self.dot.lanes))
         block.clear_maximum()
         for i in range(T.min(SEGMENT_BLOCKS, filled_blocks - first_block)):
-            self.load(block, cache_rows, plan, task // self.num_segments, first_block + i)
+            self.load(block, cache_rows, plan, task % self.spec.num_kv_heads, first_block + i)
             block.include_maximum()
         self.maxima[task] = block.maximum()
 
@@ -120,7 +165,7 @@ class KeyShadow:
         largest = T.alloc_buffer((1,), "float32")
         largest[0] = T.float32(0)
         for s in range(self.num_segments):
-            largest[0] = T.max(largest[0], self.maxima[kv_head * self.num_segments + s])
+            largest[0] = T.max(largest[0], self.maxima[s * self.spec.num_kv_heads + kv_head])
         self.buckets[kv_head] = nearest_bucket(
             largest[0], plan.k_axis(kv_head), self.plan.pilot.quant_max
         )
@@ -129,8 +174,8 @@ class KeyShadow:
     def pack(self, cache_rows: T.Buffer, plan: PlanTable, task: Expr) -> None:
         """Quantize and pack one segment, with the scale that its whole head measures."""
         block = self.block()
-        kv_head = T.bind(task // self.num_segments)
-        first_block = T.bind(task % self.num_segments * SEGMENT_BLOCKS)
+        kv_head = T.bind(task % self.spec.num_kv_heads)
+        first_block = T.bind(task // self.spec.num_kv_heads * SEGMENT_BLOCKS)
         scale = T.bind(plan.k_scales[kv_head, self.buckets[kv_head]])
         for i in range(T.min(SEGMENT_BLOCKS, self.num_blocks - first_block)):
             self.load(block, cache_rows, plan, kv_head, first_block + i)

@@ -6,8 +6,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ..decode.shadow_rows import keys_per_row
 from ..pilot.quantize import bucket_scales
+from ..pilot.shadow_rows import has_key_maxima, keys_per_row
 from ..spec import ShadowSpec, keep_count
 from .attention import append as append_rows
 from .attention import sequence_pages
@@ -22,12 +22,16 @@ Ints = npt.NDArray[np.integer]
 Doubles = npt.NDArray[np.float64]
 
 
+def pilot_keys(spec: ShadowSpec, layer: int, k: Float32s) -> Float32s:
+    """Keys (n, Hkv, D) as the pilot sees them."""
+    keys = k if spec.key_means is None else k - np.array(spec.key_means[layer], np.float32)
+    return hadamard(keys) if spec.pilot.hadamard_rotation else keys
+
+
 def key_shadow(spec: ShadowSpec, layer: int, k: Float32s) -> Int8s:
     """The INT8 shadow (n, Hkv, D) of keys `k` (n, Hkv, D): each KV head at the middle scale of its
     grid, whatever its keys measure."""
-    keys = k if spec.key_means is None else k - np.array(spec.key_means[layer], np.float32)
-    if spec.pilot.hadamard_rotation:
-        keys = hadamard(keys)
+    keys = pilot_keys(spec, layer, k)
     middle = spec.buckets_per_axis // 2
     heads = spec.heads[layer][:: spec.attention.group_size]
     shadow = [
@@ -46,8 +50,8 @@ def key_shadow(spec: ShadowSpec, layer: int, k: Float32s) -> Int8s:
 def append(
     spec: ShadowSpec, layer: int, pages: Float32s, k: Float32s, v: Float32s, positions: Ints
 ) -> None:
-    """Write keys and values (tokens, Hkv, D) and the keys' shadow to `pages`, in place; position
-    page * page_size + slot, or -1 = nowhere."""
+    """Write keys and values (tokens, Hkv, D), the keys' shadow and, if there is room, their maxima
+    to `pages`, in place; position page * page_size + slot, or -1 = nowhere."""
     geometry = spec.attention
     hkv, dim = geometry.num_kv_heads, geometry.head_dim
     append_rows(geometry, pages, k, v, positions)
@@ -55,11 +59,15 @@ def append(
     page, slot = np.divmod(np.asarray(positions)[kept], geometry.page_size)
     shadow = key_shadow(spec, layer, k[kept])
     bytes_view = pages.view(np.int8)  # (num_pages, 2, Hs, page_size, element_bytes * D)
-    for kv_head in range(hkv):
-        row, rest = divmod(kv_head, keys_per_row(geometry))
+    kept_bytes = list(shadow.transpose(1, 0, 2))
+    if has_key_maxima(geometry):
+        maxima = np.abs(pilot_keys(spec, layer, k[kept])).max(-1).astype(np.float32)
+        kept_bytes.append(maxima.view(np.int8))
+    for index, values in enumerate(kept_bytes):
+        row, rest = divmod(index, keys_per_row(geometry))
         plane, part = divmod(rest, geometry.element_bytes)
-        columns = slice(part * dim, (part + 1) * dim)
-        bytes_view[page, plane, hkv + row, slot, columns] = shadow[:, kv_head]
+        columns = slice(part * dim, part * dim + values.shape[1])
+        bytes_view[page, plane, hkv + row, slot, columns] = values
 
 
 def select(spec: ShadowSpec, layer: int, q: Float32s, k: Float32s) -> list[Int32s]:

@@ -34,7 +34,7 @@ def transpose(rows: Sequence[Expr], lanes: int) -> list[Expr]:
     """
     assert len(rows) == lanes
     groups = [
-        _transpose_blocks(rows[first : first + BLOCK_LANES], lanes)
+        transpose_blocks(rows[first : first + BLOCK_LANES], lanes)
         for first in range(0, lanes, BLOCK_LANES)
     ]
     columns = []
@@ -45,8 +45,8 @@ def transpose(rows: Sequence[Expr], lanes: int) -> list[Expr]:
     return columns
 
 
-def _transpose_blocks(rows: Sequence[Expr], lanes: int) -> list[Expr]:
-    """Four vectors; block b of the i-th holds lane 4 b + i of the four rows."""
+def transpose_blocks(rows: Sequence[Expr], lanes: int) -> list[Expr]:
+    """Four vectors of four; block b of the i-th holds lane 4 b + i of the four rows."""
     blocks = range(0, lanes, BLOCK_LANES)
 
     def each_block(x: Expr, y: Expr, pattern: Sequence[int]) -> Expr:

@@ -17,6 +17,7 @@ from tests.cli.conftest import run  # noqa: F401 - a fixture for the tests here
 from tests.tir_kernels import decode_harness, dense_harness, shadow_harness, test_rotary
 from tests.tir_kernels.baselines import test_static_int8_prefill
 from tests.tir_kernels.linear import test_matmul
+from tests.tir_kernels.pilot import test_kept_keys
 from tests.tir_kernels.shadow import test_lists
 
 from .machines import ANY, MATRIX, OLD, PHONE, TRIPLE, Machine, emulated, real, target_of
@@ -25,6 +26,7 @@ HARNESSES = (
     decode_harness,
     dense_harness,
     shadow_harness,
+    test_kept_keys,
     test_lists,
     test_matmul,
     test_rotary,

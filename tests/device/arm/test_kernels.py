@@ -20,13 +20,13 @@ from tests.tir_kernels.baselines import test_static_int8_prefill
 from tests.tir_kernels.decode import test_sparse_paged_decode
 from tests.tir_kernels.decode_harness import MIXED_LAYER as MIXED_DECODE_LAYER
 from tests.tir_kernels.decode_harness import decode_spec
-from tests.tir_kernels.dense_harness import ODD_DIMS, SMOLLM2
+from tests.tir_kernels.dense_harness import HALF_ODD_DIMS, ODD_DIMS, SMOLLM2
 from tests.tir_kernels.linear import test_matmul
-from tests.tir_kernels.pilot import test_scores, test_top_k
+from tests.tir_kernels.pilot import test_kept_keys, test_scores, test_top_k
 from tests.tir_kernels.shadow import test_lists, test_prefill, test_sparse_attention
 from tir_kernels.features import cpu_features
 from tir_kernels.reference import attention as twin
-from tir_kernels.spec import AttentionSpec
+from tir_kernels.spec import AttentionSpec, PilotSpec
 
 from .machines import Machine
 
@@ -124,6 +124,14 @@ def test_shadow_prefill(pilot: str, pilot_machine: Machine) -> None:
     spec = test_prefill.shadow_spec(SMOLLM2, {**pilots, **test_prefill.SHARING}[pilot])
     for layer in (test_prefill.SPARSE_LAYER, test_prefill.MIXED_LAYER):
         test_prefill.check(spec, pilot_machine.target, layer, [0, 9, 35], [20, 0, 77])
+
+
+def test_keys_kept_in_pages(pilot_machine: Machine) -> None:
+    for geometry in (SMOLLM2, HALF_ODD_DIMS):
+        spec = decode_spec(geometry, PilotSpec(hadamard_rotation=True))
+        for buckets in ([test_kept_keys.KEPT] * 3, test_kept_keys.in_turn(SMOLLM2, 0)):
+            heads = buckets[: geometry.num_kv_heads]
+            test_kept_keys.check(spec, pilot_machine.target, 37, heads)
 
 
 def test_sparse_decode(pilot_machine: Machine) -> None:

@@ -8,9 +8,9 @@ import tvm
 
 from tir_kernels.build import build_kernels
 from tir_kernels.decode.page_upkeep import compact_pages, copy_page, read_pages
-from tir_kernels.decode.shadow_rows import with_key_shadow
 from tir_kernels.decode.widen_qkv import widen_qkv
 from tir_kernels.features import cpu_features
+from tir_kernels.pilot.shadow_rows import with_key_shadow
 from tir_kernels.reference import rotary as rotary_twin
 from tir_kernels.rotary import rotary_frequencies, split_rotary
 from tir_kernels.spec import AttentionSpec

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tvm
 
-from tir_kernels.decode.shadow_rows import shadow_rows
+from tir_kernels.pilot.shadow_rows import shadow_rows
 from tir_kernels.reference import sparse_decode as twin
 from tir_kernels.reference.attention import sequence_pages
 from tir_kernels.spec import AttentionSpec, PilotSpec, ShadowSpec
