@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from tvm.target import Target
@@ -60,6 +61,7 @@ NEON = CpuFeatures(isa="neon", lanes=4, vector_registers=32, int8_dot="widening"
 NEON_DOTPROD = CpuFeatures(isa="neon", lanes=4, vector_registers=32, int8_dot="dotprod")
 
 
+@cache  # LLVM answers in half a millisecond, and every kernel asks
 def cpu_features(target: Target) -> CpuFeatures:
     """The features of an `llvm` target, from its triple, CPU and attributes."""
     triple = str(target.attrs.get("mtriple", ""))
