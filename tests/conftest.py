@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Generator
 from functools import cache
@@ -20,10 +21,10 @@ from shadowattn_tvm.runtime.threads import use_physical_cores
 from shadowattn_tvm.weights import ModelDirectory, convert_weight, fetch
 from tests.calibrate.tiny_model import tiny_config, write_tiny_model
 from tests.plan.tiny_plan import make_plan
-from tir_kernels.parsing import remember_evaluated_code
+from tir_kernels.quick_parsing import quicken_parsing
 
 use_physical_cores()  # before any test runs a kernel
-remember_evaluated_code()  # before any test makes one
+quicken_parsing()  # before any test makes a kernel
 # torch's idle threads otherwise spin on the cores that TVM's are waiting for; set before it loads
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -55,6 +56,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         shared = [name for name in ONE_WORKER if item.get_closest_marker(name) is not None]
         group = shared[0] if shared else item.nodeid.split("::")[0]
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_collection_finish() -> None:
+    """What is there before the first test stays: the garbage collector needn't look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
