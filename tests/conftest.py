@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections import Counter
 from collections.abc import Callable, Generator
 from functools import cache
 from pathlib import Path
@@ -50,16 +51,29 @@ ONE_WORKER = ("model", "arm")
 machine started once."""
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers a file's tests stay together, and so do those in `ONE_WORKER`."""
+    """With several workers a file's tests stay together, and so do those in `ONE_WORKER`. Groups
+    with many slow tests come first, so that none is left to a worker that ends up alone."""
+    groups = {item: _group(item) for item in items}
+    slow = Counter(groups[item] for item in items if item.get_closest_marker("slow") is not None)
     for item in items:
-        shared = [name for name in ONE_WORKER if item.get_closest_marker(name) is not None]
-        group = shared[0] if shared else item.nodeid.split("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+        item.add_marker(pytest.mark.xdist_group(groups[item]))
+    items.sort(key=lambda item: -slow[groups[item]])
 
 
-def pytest_collection_finish() -> None:
+def _group(item: pytest.Item) -> str:
+    shared = [name for name in ONE_WORKER if item.get_closest_marker(name) is not None]
+    return shared[0] if shared else item.nodeid.split("::")[0]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
     """What is there before the first test stays: the garbage collector needn't look at it again."""
+    grouped = session.config.getoption("loadgroup", default=False)
+    if grouped and not all("@" in item.nodeid for item in session.items):
+        raise pytest.UsageError(
+            "pytest-xdist doesn't see groups with this pytest: see pyproject.toml"
+        )
     gc.collect()
     gc.freeze()
 
