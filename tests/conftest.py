@@ -71,9 +71,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """What is there before the first test stays: the garbage collector needn't look at it again."""
     grouped = session.config.getoption("loadgroup", default=False)
     if grouped and not all("@" in item.nodeid for item in session.items):
-        raise pytest.UsageError(
-            "pytest-xdist doesn't see groups with this pytest: see pyproject.toml"
-        )
+        raise RuntimeError("pytest-xdist sees no groups with this pytest: see pyproject.toml")
     gc.collect()
     gc.freeze()
 
