@@ -52,14 +52,15 @@ machine started once."""
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With several workers a file's tests stay together, and so do those in `ONE_WORKER`. Groups
     with many slow tests come first, so that none is left to a worker that ends up alone."""
     groups = {item: _group(item) for item in items}
     slow = Counter(groups[item] for item in items if item.get_closest_marker("slow") is not None)
     for item in items:
         item.add_marker(pytest.mark.xdist_group(groups[item]))
-    items.sort(key=lambda item: -slow[groups[item]])
+    if config.getoption("loadgroup", default=False):
+        items.sort(key=lambda item: -slow[groups[item]])
 
 
 def _group(item: pytest.Item) -> str:
