@@ -53,9 +53,10 @@ $(MODEL_DIR)/mlc-chat-config.json: | $(READY)
 	weights="$$($(SHADOWATTN) fetch $(MODEL))" && \
 	$(SHADOWATTN) convert_weight "$$weights" --quantization $(QUANTIZATION) -o $(MODEL_DIR)
 
-# One thread a worker: pools of two workers would wait for each other on the same cores.
+# One thread a worker: pools of two workers would wait for each other on the same cores. A file's
+# tests share what they compile, so one worker runs them; tests/conftest.py orders the files.
 test: $(READY)
-	TVM_NUM_THREADS=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadgroup
+	TVM_NUM_THREADS=1 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

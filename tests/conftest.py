@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections import Counter
 from collections.abc import Callable, Generator
 from functools import cache
 from pathlib import Path
@@ -20,10 +22,10 @@ from shadowattn_tvm.runtime.threads import use_physical_cores
 from shadowattn_tvm.weights import ModelDirectory, convert_weight, fetch
 from tests.calibrate.tiny_model import tiny_config, write_tiny_model
 from tests.plan.tiny_plan import make_plan
-from tir_kernels.parsing import remember_evaluated_code
+from tir_kernels.quick_parsing import quicken_parsing
 
 use_physical_cores()  # before any test runs a kernel
-remember_evaluated_code()  # before any test makes one
+quicken_parsing()  # before any test makes a kernel
 # torch's idle threads otherwise spin on the cores that TVM's are waiting for; set before it loads
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -49,12 +51,30 @@ ONE_WORKER = ("model", "arm")
 machine started once."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers a file's tests stay together, and so do those in `ONE_WORKER`."""
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With several workers a file's tests stay together, and so do those in `ONE_WORKER`. Groups
+    with many slow tests come first, so that none is left to a worker that ends up alone."""
+    groups = {item: _group(item) for item in items}
+    slow = Counter(groups[item] for item in items if item.get_closest_marker("slow") is not None)
     for item in items:
-        shared = [name for name in ONE_WORKER if item.get_closest_marker(name) is not None]
-        group = shared[0] if shared else item.nodeid.split("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+        item.add_marker(pytest.mark.xdist_group(groups[item]))
+    if config.getoption("loadgroup", default=False):
+        items.sort(key=lambda item: -slow[groups[item]])
+
+
+def _group(item: pytest.Item) -> str:
+    shared = [name for name in ONE_WORKER if item.get_closest_marker(name) is not None]
+    return shared[0] if shared else item.nodeid.split("::")[0]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What is there before the first test stays: the garbage collector needn't look at it again."""
+    grouped = session.config.getoption("loadgroup", default=False)
+    if grouped and not all("@" in item.nodeid for item in session.items):
+        raise RuntimeError("pytest-xdist sees no groups with this pytest: see pyproject.toml")
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

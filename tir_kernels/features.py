@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from tvm.target import Target
@@ -62,6 +63,7 @@ NEON_DOTPROD = CpuFeatures(isa="neon", lanes=4, vector_registers=32, int8_dot="d
 NEON_I8MM = CpuFeatures(isa="neon", lanes=4, vector_registers=32, int8_dot="i8mm")
 
 
+@cache  # LLVM answers in half a millisecond, and every kernel asks
 def cpu_features(target: Target) -> CpuFeatures:
     """The features of an `llvm` target, from its triple, CPU and attributes."""
     triple = str(target.attrs.get("mtriple", ""))

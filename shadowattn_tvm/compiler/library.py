@@ -13,6 +13,7 @@ from tvm.support import tar
 
 from tir_kernels.build import gpu_pass_context, pass_context
 from tir_kernels.features import cpu_features
+from tir_kernels.quick_parsing import quicken_parsing
 
 from ..config.atomic import write_atomically
 from ..config.chat_config import model_dtype
@@ -157,6 +158,7 @@ def _compiled(
         linker = None if archive else require_linker(resolved.triple)
         clock = _PhaseClock(phases, on_phase)
         clock.begin("trace the model")
+        quicken_parsing()
         with target:
             exported = export_model(architecture, directory.quantization, target)
         dtype = model_dtype(directory.quantization)

@@ -14,6 +14,7 @@ from typing import Any
 
 import tvm
 
+from tir_kernels.quick_parsing import quicken_parsing
 from tir_kernels.spec import ShadowSpec
 
 from ..compiler import check_plan
@@ -59,6 +60,7 @@ class BuildHook:
         like `compile_with`."""
 
         def build(module: tvm.IRModule, arguments: Any, pipeline: Any = None) -> None:
+            quicken_parsing()
             kernels = kernel_set(arguments.target, dense=self.plan is None)
             _require_supported_limits(arguments)
             geometry = model_geometry(module)

@@ -22,7 +22,7 @@ _DEVICE = "cpu"
 
 class Trials:
     """Builds and measures tiles of a workload, and adds every measurement to a database. A context:
-    leaving it ends the process that measures.
+    leaving it ends the process that measures, and removes what was built.
 
     Attributes
     ----------
@@ -46,6 +46,7 @@ class Trials:
         self._builder = make_builder(workload)
         self._runner = make_runner(workload, measurement, rpc)
         module = definition(workload)
+        self._built: dict[Tile, str] = {}
         self._recorded = database.commit_workload(module)
         self._arguments = ms.arg_info.ArgInfo.from_prim_func(module[ENTRY])
 
@@ -54,32 +55,32 @@ class Trials:
 
     def __exit__(self, *_: object) -> None:
         self._runner.pool.shutdown()
+        for artifact in self._built.values():
+            # the builder makes a folder for each
+            shutil.rmtree(Path(artifact).parent, ignore_errors=True)
 
     def run(self, tiles: Sequence[Tile], rounds: int = 1) -> Iterator[tuple[Tile, float | None]]:
-        """Build the tiles, then measure them in turn, `rounds` times: each measurement's tile and
-        seconds, None if it failed."""
-        artifacts = self._build(tiles)
-        try:
-            for _ in range(rounds):
-                for tile, artifact in zip(tiles, artifacts, strict=True):
-                    yield tile, None if artifact is None else self._measure(tile, artifact)
-        finally:
-            for artifact in filter(None, artifacts):
-                # the builder makes a folder for each
-                shutil.rmtree(Path(artifact).parent, ignore_errors=True)
+        """Build the tiles that weren't built before, then measure all in turn, `rounds` times: each
+        measurement's tile and seconds, None if it failed."""
+        self._build([tile for tile in tiles if tile not in self._built])
+        for _ in range(rounds):
+            for tile in tiles:
+                artifact = self._built.get(tile)
+                yield tile, None if artifact is None else self._measure(tile, artifact)
 
-    def _build(self, tiles: Sequence[Tile]) -> list[str | None]:
-        """The path of every tile's kernel; None where it can't be built."""
+    def _build(self, tiles: Sequence[Tile]) -> None:
+        """Note the path of every tile's kernel, but where it can't be built."""
+        if not tiles:
+            return
         modules = [schedule_of(self._workload, tile).mod for tile in tiles]
         results = self._builder.build(
             [ms.builder.BuilderInput(module, self._target) for module in modules]
         )
-        paths = []
-        for result in results:
+        for tile, result in zip(tiles, results, strict=True):
             if result.artifact_path is None:
                 self._note_failure(str(result.error_msg))
-            paths.append(None if result.artifact_path is None else str(result.artifact_path))
-        return paths
+            else:
+                self._built[tile] = str(result.artifact_path)
 
     def _measure(self, tile: Tile, artifact: str) -> float | None:
         """The tile's shortest time in seconds, all recorded; None if it fails."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tir_kernels.parsing import remember_evaluated_code
+from tir_kernels.quick_parsing import quicken_parsing
 
 from ...config.atomic import atomic_directory
 from ...config.json_layout import write_document
@@ -121,13 +121,12 @@ def _compiled(graphs: tuple[PilotGraph, ...], architecture: str) -> Iterator[Gra
     workers = min(os.cpu_count() or 1, len(graphs) // _PARALLEL_FROM)
     compile_one = partial(compile_graph, architecture=architecture)
     if workers < 2:
+        quicken_parsing()
         yield from map(compile_one, graphs)
         return
     # "spawn": TVM's threads don't survive a fork
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=remember_evaluated_code
-    ) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=quicken_parsing) as pool:
         try:
             yield from pool.map(compile_one, graphs)
         finally:
