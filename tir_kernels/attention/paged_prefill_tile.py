@@ -6,8 +6,9 @@ from typing import Any
 
 from tvm.script import tirx as T
 
+from ..simd.prefetch import prefetch_row
 from ..spec import AttentionSpec
-from .page_table import list_page_rows, value_row_offset
+from .page_table import key_row, list_page_rows, value_row_offset
 from .prefill_tile import PrefillTile
 from .tiles import AttentionTile
 
@@ -85,6 +86,7 @@ class PagedPrefillTile(PrefillTile):
                 block_keys,
                 self.spec,
             )
+            self.ask_ahead(cache_rows, page_values, first_page, kv_head, first_key, num_keys)
             self.attend(
                 cache_rows,
                 cache_rows,
@@ -93,3 +95,22 @@ class PagedPrefillTile(PrefillTile):
                 block_keys,
                 num_queries,
             )
+
+    @T.inline
+    def ask_ahead(
+        self,
+        cache_rows: T.Buffer,
+        page_values: T.Buffer,
+        first_page: Expr,
+        kv_head: Expr,
+        first_key: Expr,
+        num_keys: Expr,
+    ) -> None:
+        """Prefetch the values of the listed block, and the keys of the one after it: hardware
+        prefetchers stop where a page ends."""
+        for i in range(self.sizes.key_block):
+            prefetch_row(cache_rows, self.rows[i] + value_row_offset(self.spec), self.dims)
+            key = T.bind(T.min(first_key + self.sizes.key_block + i, num_keys - 1))
+            page = T.bind(page_values[first_page + key // self.spec.page_size])
+            row = T.bind(key_row(page, kv_head, key % self.spec.page_size, self.spec))
+            prefetch_row(cache_rows, row, self.dims)
