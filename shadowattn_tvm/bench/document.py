@@ -56,8 +56,8 @@ class PipelineRow(TaskResult):
     layers that have sparse heads.
 
     All times are from the first pilot's beginning to the last item's end. `makespan_ms`: all items
-    in one launch. `lower_bound_ms`: what no order of the items can beat, by Johnson's rule on the
-    stage times measured in those launches. `per_launch_ms`: a launch for every item.
+    in one launch. `lower_bound_ms`: what no order of a launch's items can beat, by Johnson's rule
+    on the stage times measured in that very launch. `per_launch_ms`: a launch for every item.
     `sequential_ms`: one core does one stage after the other. Medians over `rounds`;
     `spread_ms` is the distance of the makespan's quartiles. `checked`: as in `AttentionRow`.
     """

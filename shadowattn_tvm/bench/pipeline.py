@@ -6,8 +6,6 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-import numpy as np
-
 from tir_kernels.spec import ShadowSpec, keep_count
 
 from ..errors import ConfigError
@@ -108,13 +106,11 @@ def timed(
 def row_of(grid: AttentionGrid, context: int, chunk: int, launches: Launches) -> PipelineRow:
     """What the launches of all rounds come to."""
     geometry = grid.spec.attention
+    pipelined = launches["pipelined"]
     makespans = {
-        schedule: [statistics.fmean(launch.makespan_ms for launch in layers) for layers in rounds]
+        schedule: _by_round(rounds, lambda launch: launch.makespan_ms)
         for schedule, rounds in launches.items()
     }
-    by_layer = list(zip(*launches["pipelined"], strict=True))
-    stages = [_stage_times(rounds) for rounds in by_layer]
-    bounds = [lagged_makespan(pilot, [0.0] * len(pilot), attend) for pilot, attend in stages]
     return PipelineRow(
         context=context,
         chunk=chunk,
@@ -123,12 +119,12 @@ def row_of(grid: AttentionGrid, context: int, chunk: int, launches: Launches) ->
         head_dim=geometry.head_dim,
         inputs=grid.inputs,
         plan=grid.plan,
-        items=len(stages[0][0]),
-        pilot_ms=statistics.fmean(sum(pilot) for pilot, _ in stages),
-        attend_ms=statistics.fmean(sum(attend) for _, attend in stages),
+        items=len(pipelined[0][0].pilot_ms),
+        pilot_ms=statistics.median(_by_round(pipelined, lambda one: float(one.pilot_ms.sum()))),
+        attend_ms=statistics.median(_by_round(pipelined, lambda one: float(one.attend_ms.sum()))),
         makespan_ms=statistics.median(makespans["pipelined"]),
         spread_ms=quartile_distance(makespans["pipelined"]),
-        lower_bound_ms=statistics.fmean(bounds),
+        lower_bound_ms=statistics.median(_by_round(pipelined, _bound_ms)),
         per_launch_ms=statistics.median(makespans["per_launch"]),
         sequential_ms=statistics.median(makespans["sequential"]),
         rounds=grid.rounds,
@@ -136,8 +132,12 @@ def row_of(grid: AttentionGrid, context: int, chunk: int, launches: Launches) ->
     )
 
 
-def _stage_times(rounds: Sequence[Launch]) -> tuple[list[float], list[float]]:
-    """Medians over the rounds of every item's pilot and attention, in ms."""
-    pilot = np.median([launch.pilot_ms for launch in rounds], axis=0)
-    attend = np.median([launch.attend_ms for launch in rounds], axis=0)
-    return pilot.tolist(), attend.tolist()
+def _by_round(rounds: Sequence[Sequence[Launch]], figure: Callable[[Launch], float]) -> list[float]:
+    """A figure of launches, on average over the layers of each round."""
+    return [statistics.fmean(figure(launch) for launch in layers) for layers in rounds]
+
+
+def _bound_ms(launch: Launch) -> float:
+    """What no order of a launch's items can beat, by its own stage times: whatever slowed them."""
+    pilot, attend = launch.pilot_ms.tolist(), launch.attend_ms.tolist()
+    return lagged_makespan(pilot, [0.0] * len(pilot), attend)
