@@ -127,11 +127,9 @@ def bench_decode(
     """
     for prompt, tokens in texts:
         with _started(grid, len(prompt) + len(tokens)) as processes:
-            for ask in (
-                partial(ContenderProcess.prefill, token_ids=prompt),
-                partial(ContenderProcess.decode, token_ids=tokens),
-            ):
-                checked_turn(processes, ask, free=grid.free)
+            checked = partial(checked_turn, processes, free=grid.free)
+            checked(partial(ContenderProcess.prefill, token_ids=prompt))
+            checked(partial(ContenderProcess.decode, token_ids=tokens))
             timed = timed_rounds(
                 processes,
                 partial(ContenderProcess.decode, token_ids=tokens),

@@ -61,7 +61,8 @@ def test_schedules_compute_the_same_and_the_row_follows_from_their_stamps() -> N
         assert (launch.pilot_begin[1:] >= launch.attend_end[:-1]).all()
     row = row_of(grid(), NUM_KEYS, NUM_QUERIES, launches)
     assert (row.context, row.chunk, row.items, row.rounds) == (NUM_KEYS, NUM_QUERIES, NUM_ITEMS, 3)
-    assert max(row.pilot_ms, row.attend_ms) <= row.lower_bound_ms <= row.makespan_ms
+    assert max(row.pilot_ms, row.attend_ms) <= row.lower_bound_ms <= row.pilot_ms + row.attend_ms
+    assert row.lower_bound_ms <= row.makespan_ms
 
 
 def launch(pilot: list[tuple[float, float]], attend: list[tuple[float, float]]) -> Launch:

@@ -29,6 +29,14 @@ def key_row(page: Expr, kv_head: Expr, slot: Expr, spec: AttentionSpec) -> Expr:
     return (page * KV_PLANES * spec.stored_heads + kv_head) * spec.page_size + slot
 
 
+def sequence_row(
+    page_values: T.Buffer, first_page: Expr, kv_head: Expr, key: Expr, spec: AttentionSpec
+) -> Expr:
+    """The row of K of a key of the sequence whose page ids start at `page_values[first_page]`."""
+    page = page_values[first_page + key // spec.page_size]
+    return key_row(page, kv_head, key % spec.page_size, spec)
+
+
 def value_row_offset(spec: AttentionSpec) -> int:
     """Rows between a key's K and its V."""
     return spec.stored_heads * spec.page_size
@@ -57,6 +65,4 @@ def list_page_rows(
     last key."""
     for i in range(padded_keys):
         key = T.bind(first_key + T.min(i, num_keys - 1))
-        rows[i] = key_row(
-            page_values[first_page + key // spec.page_size], kv_head, key % spec.page_size, spec
-        )
+        rows[i] = sequence_row(page_values, first_page, kv_head, key, spec)

@@ -8,7 +8,7 @@ from tvm.script import tirx as T
 
 from ..simd.prefetch import prefetch_row
 from ..spec import AttentionSpec
-from .page_table import key_row, list_page_rows, value_row_offset
+from .page_table import list_page_rows, sequence_row, value_row_offset
 from .prefill_tile import PrefillTile
 from .tiles import AttentionTile
 
@@ -111,6 +111,5 @@ class PagedPrefillTile(PrefillTile):
         for i in range(self.sizes.key_block):
             prefetch_row(cache_rows, self.rows[i] + value_row_offset(self.spec), self.dims)
             key = T.bind(T.min(first_key + self.sizes.key_block + i, num_keys - 1))
-            page = T.bind(page_values[first_page + key // self.spec.page_size])
-            row = T.bind(key_row(page, kv_head, key % self.spec.page_size, self.spec))
+            row = T.bind(sequence_row(page_values, first_page, kv_head, key, self.spec))
             prefetch_row(cache_rows, row, self.dims)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from tvm.script import tirx as T
 
 from ..simd.prefetch import prefetch_row
-from ..simd.shuffle import BLOCK_LANES, concat, pick, transpose_blocks
+from ..simd.shuffle import BLOCK_LANES, concat, interleave, transpose_blocks
 from ..simd.vector import Expr, splat
 from ..spec import AttentionSpec
 from .int8_dot import Int8DotMethod
@@ -125,8 +125,7 @@ class KeptKeys:
         takes several."""
         lanes, group = self.dot.lanes, self.dot.group
         if len(words) > 1:
-            order = [word * lanes + lane for lane in range(lanes) for word in range(len(words))]
-            steps = [pick(words, order)]
+            steps = [interleave(words, lanes)]
         else:
             steps = [
                 T.Cast(

@@ -13,7 +13,7 @@ from tvm.script import tirx as T
 from ..constants import INT8_QMAX
 from ..features import CpuFeatures
 from ..simd.prefetch import prefetch_row
-from ..simd.shuffle import pick, transpose
+from ..simd.shuffle import interleave, transpose
 from ..simd.storage import as_float32
 from ..simd.vector import Expr, const_f32, max_lanes, splat
 from ..spec import AttentionSpec, rotation_block
@@ -167,8 +167,7 @@ class KeyBlock:
         ]
         if len(words) == 1:
             return T.Cast(f"{self.word_dtype}x{self.lanes}", words[0])
-        order = [lane + i * self.lanes for lane in range(self.lanes) for i in range(len(words))]
-        return T.reinterpret(f"{self.word_dtype}x{self.lanes}", pick(words, order))
+        return T.reinterpret(f"{self.word_dtype}x{self.lanes}", interleave(words, self.lanes))
 
     def word32(self, scale: Expr, first_dim: Expr, num_elements: int) -> Expr:
         """Up to four neighbouring elements of each key from `first_dim` on, as uint32."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from tvm.script import tirx as T
 
-from ..attention.page_table import key_row
+from ..attention.page_table import sequence_row
 from ..features import CpuFeatures
 from ..simd.vector import Expr
 from ..spec import ShadowSpec
@@ -66,12 +66,7 @@ class KeyShadow:
     def list_rows(self, page_values: T.Buffer, first_page: Expr) -> None:
         """Fill `row_table` from the sequence's page ids, which start at `first_page`."""
         for key in range(self.num_keys):
-            self.row_table[key] = key_row(
-                page_values[first_page + key // self.spec.page_size],
-                0,
-                key % self.spec.page_size,
-                self.spec,
-            )
+            self.row_table[key] = sequence_row(page_values, first_page, 0, key, self.spec)
 
     def block(self) -> KeyBlock:
         """A task's block of keys as the pilot sees them."""
@@ -98,13 +93,15 @@ class KeyShadow:
             for kv_head in range(self.spec.num_kv_heads):
                 self.buckets[kv_head] = 0
         for task in T.parallel(self.spec.num_kv_heads * self.num_segments):
-            if self.is_kept:
-                if self.buckets[task % self.spec.num_kv_heads] == self.plan.buckets_per_axis // 2:
-                    self.take(cache_rows, task)
-                else:
-                    self.pack(cache_rows, plan, task)
+            if self.is_taken(task % self.spec.num_kv_heads):
+                self.take(cache_rows, task)
             else:
                 self.pack(cache_rows, plan, task)
+
+    def is_taken(self, kv_head: Expr) -> Expr:
+        """Whether the pages have a KV head's keys at the scale that was chosen; Python's False
+        where they keep nothing."""
+        return self.is_kept and self.buckets[kv_head] == self.plan.buckets_per_axis // 2
 
     @T.inline
     def look_up(self, cache_rows: T.Buffer, task: Expr) -> None:

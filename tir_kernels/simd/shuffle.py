@@ -26,6 +26,11 @@ def concat(vectors: Sequence[Expr], lanes: int) -> Expr:
     return vectors[0] if len(vectors) == 1 else pick(vectors, range(lanes * len(vectors)))
 
 
+def interleave(vectors: Sequence[Expr], lanes: int) -> Expr:
+    """Lane 0 of each vector, then lane 1 of each, and so on; vectors of `lanes` lanes."""
+    return pick(vectors, [at * lanes + lane for lane in range(lanes) for at in range(len(vectors))])
+
+
 def transpose(rows: Sequence[Expr], lanes: int) -> list[Expr]:
     """The columns of a square: `lanes` rows of `lanes` float32 lanes; 4, 8 or 16.
 
