@@ -40,6 +40,11 @@ MAX_SHARING_ROWS = 2048
 """Rows of one list: queries of a block times query heads of a group. Each adds at most 2^19 to a
 key's importance, and the sum must fit 31 bits."""
 
+REST_FIRST, REST_STRIDE = 4, 8
+"""Of the past, what its mean is taken over: every so many-th key and value, from this one on. The
+very first are left out: models park attention on them, and they are like no others. On SmolLM2 the
+mean of all keeps 2 % more of what dropping the rest costs, every 16th 7 % less."""
+
 MEAN_BLOCK_TOKENS = 64
 """C/G-Block-Sparse's blocks (paper, baselines): of queries, counted from the chunk's first, and of
 keys, counted from the sequence's first."""

@@ -7,6 +7,7 @@ Contents
 - `StaticInt8Spec`: the static scales of a whole attention in INT8.
 - `LinearSpec`: one linear layer, plain or group-quantized.
 - `query_strides`: who may vote on a shared list.
+- `rest_positions`: what the mean of the past is taken over.
 - `keep_count`: how many past positions a head attends to exactly.
 """
 
@@ -23,6 +24,8 @@ from .constants import (
     QUANT_GROUP,
     QUERY_BLOCKS,
     RATIO_ONE,
+    REST_FIRST,
+    REST_STRIDE,
 )
 
 
@@ -36,6 +39,9 @@ def _require(condition: bool, message: str) -> None:
 
 
 StorageDtype = Literal["float32", "float16"]
+
+Rest = Literal["dropped", "mean"]
+"""What prefill does about the keys that are on no list: see `ShadowSpec.rest`."""
 
 _ELEMENT_BYTES: dict[StorageDtype, int] = {"float32": 4, "float16": 2}
 
@@ -201,6 +207,9 @@ class ShadowSpec:
     launches : `[layer][launch][position]`, the heads, or the GQA groups that share lists, in the
         order of their turn; those of a launch go to the NPU together. None = by number, one by
         one. It changes no result.
+    rest : of a past of n keys a sparse head's list has k. Dropped: the softmax is over these (the
+        paper's setting). Mean: and over one more key, the mean of `rest_positions(n)`, whose value
+        is their mean value, and which counts n - k times. Prefill's alone; decode drops the rest.
     """
 
     attention: AttentionSpec
@@ -211,6 +220,7 @@ class ShadowSpec:
     pilot: PilotSpec = PilotSpec()
     key_means: tuple[tuple[tuple[float, ...], ...], ...] | None = None
     launches: tuple[tuple[tuple[int, ...], ...], ...] | None = None
+    rest: Rest = "dropped"
 
     def __post_init__(self) -> None:
         hq = self.attention.num_q_heads
@@ -332,6 +342,11 @@ class ShadowSpec:
     def block_voters(self, layer: int, head: int) -> int:
         """Queries of a whole block that vote on a head's list."""
         return self.pilot.query_block // self.heads[layer][head].query_stride
+
+
+def rest_positions(num_past: int) -> range:
+    """The positions of `num_past` that the mean of the past is taken over; none of a few."""
+    return range(REST_FIRST, num_past, REST_STRIDE)
 
 
 def query_strides(query_block: int) -> tuple[int, ...]:

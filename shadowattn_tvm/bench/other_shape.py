@@ -40,6 +40,7 @@ def on_shape(spec: ShadowSpec, geometry: AttentionSpec, inputs: LayerInputs) -> 
         k_min=spec.k_min,
         buckets_per_axis=spec.buckets_per_axis,
         pilot=spec.pilot,
+        rest=spec.rest,
     )
 
 

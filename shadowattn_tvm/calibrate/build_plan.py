@@ -111,6 +111,7 @@ def calibrate(
         k_min=settings.k_min,
         sharing=settings.sharing,
         pilot=settings.pilot,
+        rest=settings.rest,
         layers=draft_layers(subject, settings, scales, partial, progress),
         provenance=Provenance(
             method=method_name,
@@ -187,6 +188,7 @@ def _fingerprint(model: PlannedModel, subject: Subject, settings: CalibrationSet
             "buckets": settings.buckets.model_dump(mode="json"),
             "pilot": settings.pilot.model_dump(mode="json"),
             "sharing": settings.sharing.model_dump(mode="json"),
+            "rest": settings.rest,
             "strides": settings.measured_strides,
             "requant": [settings.requant_percentile, settings.requant_margin],
         }

@@ -7,7 +7,9 @@ head's output, taken in the direction in which sparsity moves it.
 
 The projection on g makes scalars of vectors. With p_j = exp(score_j) and s_j = v_j . g,
 o_k . g = (A + sum_{j<k} p_j s_j) / (Z + sum_{j<k} p_j), where A and Z come from the keys of the
-chunk, which are always kept. One sort and two running sums give every k at once.
+chunk, which are always kept. One sort and two running sums give every k at once. Where the rest of
+the past counts by its mean, (n - k) p' is added to the denominator and (n - k) p' s' to the
+numerator, with p' and s' of the mean key and value.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from torch import Tensor
 from tir_kernels.spec import ShadowSpec, keep_count
 
 from .pilot_chunk import PilotChunk, descending_order
+from .rest import rest_mean
 from .sensitivity import AttentionTrace
 
 
@@ -82,6 +85,8 @@ def _chunk_costs(
     group = spec.attention.group_size
     pilot = PilotChunk(spec, layer, trace.q[:, start:end], trace.k[:, :start])
     orders = list_orders(spec, pilot, rows, query_strides)  # [list heads, lists, start] each
+    mean_k, mean_v = (rest_mean(spec, x[:, :start]) for x in (trace.k, trace.v))
+    left_out = torch.tensor([start - count for count in keep], dtype=torch.float64)
     list_of_row = torch.unique_consecutive(rows // spec.pilot.query_block, return_inverse=True)[1]
     costs = []
     for head in range(spec.attention.num_q_heads):
@@ -90,16 +95,22 @@ def _chunk_costs(
         logits = (q @ k.T) * spec.attention.sm_scale
         future = torch.arange(start, end)[None] > start + rows[:, None]
         logits[:, start:].masked_fill_(future, -torch.inf)
-        p = (logits - logits.amax(1, keepdim=True)).exp()
+        largest = logits.amax(1, keepdim=True)
+        p = (logits - largest).exp()
         ps = p * (g @ v.T)
+        rest_p, rest_ps = torch.zeros(2, len(rows), len(keep), dtype=torch.float64)
+        if mean_k is not None and mean_v is not None:
+            logit = (q @ mean_k[head // group].T) * spec.attention.sm_scale
+            rest_p = (logit - largest).exp().double() * left_out
+            rest_ps = rest_p * (g @ mean_v[head // group].T)
         list_head = head // group if spec.pilot.share_group else head
         exact = (trace.output[head, start + rows] * g).sum(1).double()
         of_head = []
         for order in orders:
             ranks = order[list_head][list_of_row]
-            kept_ps = _running_sum(ps, ranks, start, keep)
-            kept_p = _running_sum(p, ranks, start, keep)
-            of_head.append((kept_ps / kept_p - exact[:, None]).square())
+            sum_ps = _running_sum(ps, ranks, start, keep) + rest_ps
+            sum_p = _running_sum(p, ranks, start, keep) + rest_p
+            of_head.append((sum_ps / sum_p - exact[:, None]).square())
         costs.append(torch.stack(of_head))
     return torch.stack(costs, dim=1)
 

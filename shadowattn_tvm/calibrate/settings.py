@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tir_kernels.spec import query_strides
+from tir_kernels.spec import Rest, query_strides
 
 from ..errors import ConfigError
 from ..plan import BucketGrid, Pilot, Sharing
@@ -27,7 +27,7 @@ class CalibrationSettings:
         with dense layers and k_min inside it.
     k_min : the fewest past positions a sparse head keeps.
     dense_layers : indices of layers computed exactly.
-    buckets, pilot, sharing : as in the plan.
+    buckets, pilot, sharing, rest : as in the plan.
     num_windows, window_tokens : how much of the corpus to read, 2048 tokens a window or the model's
         context if that is shorter; a shorter corpus gives fewer windows.
     prefill_chunk_tokens : tokens prefilled together, whose queries share a scale. None takes the
@@ -43,6 +43,7 @@ class CalibrationSettings:
     buckets: BucketGrid = field(default_factory=lambda: BucketGrid(sigma=0.5))
     pilot: Pilot = field(default_factory=Pilot)
     sharing: Sharing = field(default_factory=Sharing)
+    rest: Rest = "dropped"
     num_windows: int = 8
     window_tokens: int | None = None
     prefill_chunk_tokens: int | None = None

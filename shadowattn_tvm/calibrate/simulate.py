@@ -11,6 +11,7 @@ from tir_kernels.spec import ShadowSpec, keep_count
 
 from .pilot_chunk import PilotChunk
 from .reference_model import dense_attention
+from .rest import rest_mean
 
 
 class ShadowAttention:
@@ -39,11 +40,17 @@ class ShadowAttention:
         visible = torch.ones(len(q), num_rows, num_keys, dtype=torch.bool)
         visible[:, :, past:] = torch.ones(num_rows, num_rows, dtype=torch.bool).tril()
         visible[:, :, :past] = self.selected(layer, q, k[:, :past], keep)
+        bias = torch.zeros_like(visible, dtype=torch.float32).masked_fill_(~visible, -torch.inf)
+        mean_key, mean_value = (rest_mean(self._spec, x[:, :past]) for x in (k, v))
+        if mean_key is not None and mean_value is not None:
+            k, v = torch.cat([k, mean_key], 1), torch.cat([v, mean_value], 1)
+            left_out = past - torch.tensor(keep, dtype=torch.float32)[:, None, None]
+            bias = torch.cat([bias, left_out.log().expand(-1, num_rows, 1)], dim=2)
         return torch.nn.functional.scaled_dot_product_attention(
             q[None],
             k.repeat_interleave(group, 0)[None],
             v.repeat_interleave(group, 0)[None],
-            attn_mask=visible,
+            attn_mask=bias,
             scale=self._spec.attention.sm_scale,
         )[0]
 

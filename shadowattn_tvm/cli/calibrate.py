@@ -100,6 +100,13 @@ def calibrate(
     query_block: Annotated[
         int, typer.Option(help="Queries that share a list: 1, 8, 16, 32, 64 or 128.")
     ] = 1,
+    rest: Annotated[
+        str,
+        typer.Option(
+            help="What prefill does about keys on no list: dropped (the paper's setting), or mean: "
+            "one more key stands for them, the mean of a sample of the past."
+        ),
+    ] = "dropped",
     voters: Annotated[
         float,
         typer.Option(
@@ -208,6 +215,7 @@ def calibrate(
             gqa_group=share_group,
             query_block=one_of("--query-block", query_block, (1, 8, 16, 32, 64, 128)),
         ),
+        rest=one_of("--rest", rest, ("dropped", "mean")),
         num_windows=num_windows or choice.num_windows,
         window_tokens=window_tokens,
         prefill_chunk_tokens=chunk_tokens,

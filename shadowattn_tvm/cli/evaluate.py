@@ -55,7 +55,7 @@ def eval_command(
         typer.Option(
             "--sweep",
             help="Instead of tasks, compare variants of the plan: ratio, buckets, sigma, method, "
-            "sharing, voters, pilot or baselines. May be repeated.",
+            "sharing, voters, rest, pilot or baselines. May be repeated.",
         ),
     ] = None,
     ablation: Annotated[

@@ -19,6 +19,7 @@ from ..plan.summary import (
     describe_costs,
     describe_decode,
     describe_order,
+    describe_rest,
 )
 from .plan_pairs import window_pairs
 
@@ -49,6 +50,7 @@ def print_plan(console: Console, name: str, plan: Plan, summary: PlanSummary) ->
         "kept": f"at least {plan.k_min} positions a sparse head; "
         f"dense layers: {', '.join(map(str, plan.dense_layers)) or 'none'}",
         "sharing": summary.sharing,
+        "rest": f"keys on no list: {describe_rest(plan)}",
         "pilot": summary.pilot,
         "buckets": summary.buckets,
         "decode": describe_decode(plan),

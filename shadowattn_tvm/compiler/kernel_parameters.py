@@ -98,6 +98,7 @@ def planned_spec(
         ),
         key_means=_key_means(plan),
         launches=compiled_launches(plan) if plan.sharing.pooled else None,
+        rest=plan.rest,
     )
 
 

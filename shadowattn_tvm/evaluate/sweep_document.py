@@ -11,7 +11,16 @@ from pydantic import Field
 from .document import Count, FiniteFloat, Fraction, Interval, TaskResult
 
 Kind = Literal[
-    "ratio", "buckets", "sigma", "method", "sharing", "voters", "pilot", "baselines", "ablation"
+    "ratio",
+    "buckets",
+    "sigma",
+    "method",
+    "sharing",
+    "voters",
+    "rest",
+    "pilot",
+    "baselines",
+    "ablation",
 ]
 
 

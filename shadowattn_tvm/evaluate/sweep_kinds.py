@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from tir_kernels.spec import ShadowSpec, query_strides
+from tir_kernels.spec import Rest, ShadowSpec, query_strides
 
 from ..calibrate import UNIFORM_DENSE_LAYERS, chosen_by_cost, the_same
 from ..compiler.kernel_parameters import attention_spec, shadow_spec
@@ -35,6 +35,7 @@ from .sweep_variants import (
     uniform,
     with_buckets,
     with_pilot,
+    with_rest,
     with_sharing,
     with_voters,
 )
@@ -161,6 +162,16 @@ def voter_points(context: SweepContext) -> Comparison:
     )
 
 
+def rest_points(context: SweepContext) -> Comparison:
+    """Keys on no list dropped, as in the paper, or counted by their mean; ratios for each."""
+    rests: tuple[Rest, ...] = ("dropped", "mean")
+    return Comparison(
+        tuple(_plan_point(context, rest, with_rest(context, rest)) for rest in rests),
+        context.plan.rest,
+        (_recalibrated_note(context),),
+    )
+
+
 def pilot_points(context: SweepContext) -> Comparison:
     """How the estimate is computed, at the plan's ratios and sharing."""
     pooled = context.plan.sharing.pooled
@@ -211,11 +222,14 @@ def ablation_points(context: SweepContext) -> Comparison:
     """shadowAttn without its parts, and without all of them."""
     plan = context.plan
     flat = with_buckets(context, BucketGrid(sigma=plan.buckets.sigma, per_axis=1))
+    dropped = plan.model_copy(update={"rest": "dropped"})
+    restless = [] if plan.rest == "dropped" else [_plan_point(context, "without the rest", dropped)]
     return Comparison(
         (
             _plan_point(context, "shadowAttn", plan),
             _plan_point(context, "without buckets", flat),
             _plan_point(context, "without per-head ratios", uniform(plan, ())),
+            *restless,
             *_npu_points(context),
         ),
         "shadowAttn",
@@ -235,6 +249,7 @@ KINDS: Mapping[Kind, Callable[[SweepContext], Comparison]] = {
     "method": method_points,
     "sharing": sharing_points,
     "voters": voter_points,
+    "rest": rest_points,
     "pilot": pilot_points,
     "baselines": baseline_points,
     "ablation": ablation_points,

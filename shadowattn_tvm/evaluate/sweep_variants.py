@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tir_kernels.constants import RATIO_ONE
+from tir_kernels.spec import Rest
 
 from ..calibrate import (
     CalibrationSettings,
@@ -114,6 +115,11 @@ def with_voters(
     )
 
 
+def with_rest(context: SweepContext, rest: Rest) -> Plan:
+    """The base plan with keys on no list counted in another way, allocated for that."""
+    return recalibrated(context, rest=rest, method=_method_of(context.plan))
+
+
 def recalibrated(
     context: SweepContext,
     *,
@@ -122,6 +128,7 @@ def recalibrated(
     buckets: BucketGrid | None = None,
     pilot: Pilot | None = None,
     sharing: Sharing | None = None,
+    rest: Rest | None = None,
     voting_fraction: float = 1.0,
     choose_strides: StrideChoice | None = None,
 ) -> Plan:
@@ -139,6 +146,7 @@ def recalibrated(
         buckets=buckets or plan.buckets,
         pilot=pilot or plan.pilot,
         sharing=sharing or plan.sharing,
+        rest=rest or plan.rest,
         num_windows=context.calibration_windows,
         window_tokens=plan.provenance.window_tokens,
         prefill_chunk_tokens=plan.provenance.prefill_chunk_tokens,
@@ -147,7 +155,11 @@ def recalibrated(
     if choose_strides is None and settings.sharing == plan.sharing:
         choose_strides = _same_strides(plan)
     measured = digest_of(
-        settings.buckets, settings.pilot, settings.sharing, settings.measured_strides
+        settings.buckets,
+        settings.pilot,
+        settings.sharing,
+        settings.rest,
+        settings.measured_strides,
     )[:16]
     folder = context.calibration_folder
     return calibrate(

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tir_kernels.spec import query_strides
+from tir_kernels.spec import Rest, query_strides
 
 from .head_order import HeadOrder, unit_launches
 from .settings import BucketGrid, Pilot, Sharing, StrictDocument
@@ -119,6 +119,9 @@ class Plan(StrictDocument):
     head_order : per layer, the order in which units take their turn in the pipeline, and who is
         launched together; None = those who keep most come first, one by one. It changes no result.
     stage_costs : what was measured to plan the order; None until measured.
+    rest : dropped, as in the paper: a head attends to its list and to nothing else of the past.
+        mean: prefill adds one key and value more, the mean of a sample of the past, which counts as
+        often as keys are left out.
     decode : sparse keeps an INT8 shadow of K beside the pages of the KV cache, and decodes over the
         newest key and the best of the others, a list for each head, as many as its keep ratio says.
     """
@@ -132,6 +135,7 @@ class Plan(StrictDocument):
     layers: Annotated[tuple[LayerPlan, ...], Field(strict=False)]
     head_order: HeadOrder | None = None
     stage_costs: StageCosts | None = None
+    rest: Rest = "dropped"
     decode: Decode = "dense"
     provenance: Provenance
 

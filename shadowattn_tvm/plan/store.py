@@ -61,11 +61,14 @@ def save_plan(plan: Plan, path: Path) -> None:
 
 def plan_hash(plan: Plan) -> str:
     """SHA-256 (hex) of everything that changes the compiled code: provenance and measured costs are
-    left out, so calibrating again to the same numbers gives the same library. So are dense decode
-    and a stride of 1: plans from before there were others keep their hash."""
+    left out, so calibrating again to the same numbers gives the same library. So are dense decode,
+    a rest that is dropped and a stride of 1: plans from before there were others keep their
+    hash."""
     content = plan.model_dump(mode="json", exclude={"provenance"}) | {"stage_costs": None}
     if plan.decode == "dense":
         del content["decode"]
+    if plan.rest == "dropped":
+        del content["rest"]
     for layer in content["layers"]:
         for head in layer["heads"]:
             if head["query_stride"] == 1:

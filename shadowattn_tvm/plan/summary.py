@@ -7,6 +7,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tir_kernels.spec import Rest
+
 from .document import Decode, Fraction, Plan, PlannedModel, PositiveInt, Provenance
 from .head_order import HeadOrder
 from .ratios import RatioProfile, RatioSource, plan_keep_ratios
@@ -72,6 +74,7 @@ class PlanSummary(_Document):
     pilot: str
     buckets: str
     voting_fraction: Fraction
+    rest: Rest
     decode: Decode
     head_order: HeadOrder | None
     stage_costs: StageCosts | None
@@ -102,6 +105,7 @@ def summarize_plan(plan: Plan, budget: Budget) -> PlanSummary:
         pilot=describe_pilot(plan),
         buckets=describe_buckets(plan),
         voting_fraction=plan.voting_fraction,
+        rest=plan.rest,
         decode=plan.decode,
         head_order=plan.head_order,
         stage_costs=plan.stage_costs,
@@ -134,6 +138,13 @@ def summarize_profile(profile: RatioProfile) -> ProfileSummary:
         ),
         source=profile.source,
     )
+
+
+def describe_rest(plan: Plan) -> str:
+    """What prefill does about keys on no list, in words."""
+    if plan.rest == "dropped":
+        return "dropped"
+    return "counted by the mean of a sample of the past"
 
 
 def describe_decode(plan: Plan) -> str:

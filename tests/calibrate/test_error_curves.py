@@ -13,7 +13,7 @@ from shadowattn_tvm.calibrate.pilot_chunk import PilotChunk
 from shadowattn_tvm.calibrate.sensitivity import AttentionTrace
 from shadowattn_tvm.calibrate.simulate import largest
 from tir_kernels.constants import RATIO_ONE
-from tir_kernels.spec import ShadowSpec, keep_count, query_strides
+from tir_kernels.spec import Rest, ShadowSpec, keep_count, query_strides, rest_positions
 
 from .specs import PILOTS, make_spec
 
@@ -52,15 +52,25 @@ def costs_by_definition(spec: ShadowSpec, trace: AttentionTrace) -> np.ndarray:
                     seen = torch.cat([lists[i // pilot.query_block], own])
                     k = trace.k[head // 3, : start + i + 1][seen].double()
                     v = trace.v[head // 3, : start + i + 1][seen].double()
+                    if spec.rest == "mean":
+                        left_out = start - int(lists[i // pilot.query_block].sum())
+                        sampled = list(rest_positions(start))
+                        k, v = (
+                            torch.cat(
+                                [x, old[head // 3, sampled].double().mean(0).expand(left_out, -1)]
+                            )
+                            for x, old in ((k, trace.k), (v, trace.v))
+                        )
                     p = (k @ trace.q[head, start + i].double() * spec.attention.sm_scale).softmax(0)
                     change = p @ v - trace.output[head, start + i].double()
                     total[head, at] += float(change @ trace.gradient[head, start + i].double()) ** 2
     return total / rows
 
 
+@pytest.mark.parametrize("rest", ["dropped", "mean"])
 @pytest.mark.parametrize("name", PILOTS)
-def test_costs_equal_their_definition(name: str) -> None:
-    spec = make_spec(PILOTS[name])
+def test_costs_equal_their_definition(name: str, rest: Rest) -> None:
+    spec = replace(make_spec(PILOTS[name]), rest=rest)
     trace = random_trace(spec)
     strides = query_strides(spec.pilot.query_block)
     costs = layer_costs(

@@ -9,7 +9,7 @@ from torch import Tensor
 from shadowattn_tvm.calibrate import ShadowAttention, dense_attention
 from shadowattn_tvm.calibrate.simulate import largest
 from tir_kernels.constants import RATIO_ONE
-from tir_kernels.spec import ShadowSpec, keep_count
+from tir_kernels.spec import ShadowSpec, keep_count, rest_positions
 
 from .specs import PILOTS, make_spec
 
@@ -47,8 +47,30 @@ def test_rows_attend_to_their_list_and_their_own_chunk(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PILOTS)
+def test_the_rest_counts_by_its_mean(name: str) -> None:
+    spec = replace(make_spec(PILOTS[name]), rest="mean")
+    q, k, v = random_chunk()
+    attention = ShadowAttention(spec)
+    keep = [keep_count(NUM_PAST, head.keep_ratio_q16, spec.k_min) for head in spec.heads[0]]
+    selected = attention.selected(0, q, k[:, :NUM_PAST], keep)
+    got = attention(0, q, k, v)
+    sampled = list(rest_positions(NUM_PAST))
+    assert sampled == [4, 12, 20, 28, 36]
+    for head in range(6):
+        keys, values = k[head // 3].double(), v[head // 3].double()
+        copies = NUM_PAST - keep[head]
+        for row in range(NUM_NEW):
+            seen = torch.cat([selected[head, row], torch.arange(NUM_NEW) <= row])
+            scores = torch.cat([keys[seen], keys[sampled].mean(0).expand(copies, -1)])
+            scores = scores @ q[head, row].double() * spec.attention.sm_scale
+            rows = torch.cat([values[seen], values[sampled].mean(0).expand(copies, -1)])
+            want = scores.softmax(0) @ rows
+            torch.testing.assert_close(got[head, row].double(), want, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", PILOTS)
 def test_keeping_everything_is_dense_attention(name: str) -> None:
-    spec = with_ratio(make_spec(PILOTS[name]), RATIO_ONE)
+    spec = replace(with_ratio(make_spec(PILOTS[name]), RATIO_ONE), rest="mean")
     q, k, v = random_chunk()
     torch.testing.assert_close(ShadowAttention(spec)(1, q, k, v), dense_attention(1, q, k, v))
 

@@ -138,6 +138,27 @@ def test_voters_are_as_many_as_labels_say(sweep_context: SweepContext) -> None:
         assert voting == allowed or "every" not in point.label
 
 
+def test_the_rest_is_dropped_or_counted(sweep_context: SweepContext) -> None:
+    comparison = KINDS["rest"](sweep_context)
+    assert comparison.base == "dropped"
+    rests = {}
+    for point in comparison.points:
+        assert point.budget_of is not None
+        rests[point.label] = point.budget_of.rest
+    assert rests == {"dropped": "dropped", "mean": "mean"}
+
+
+def test_an_ablation_drops_a_rest_that_counts(sweep_context: SweepContext) -> None:
+    labels = [point.label for point in KINDS["ablation"](sweep_context).points]
+    assert "without the rest" not in labels
+    plan = sweep_context.plan.model_copy(update={"rest": "mean"})
+    comparison = KINDS["ablation"](replace(sweep_context, plan=plan))
+    specs = {point.label: point.budget_of for point in comparison.points}
+    whole = specs["shadowAttn"]
+    assert whole is not None
+    assert replace(whole, rest="dropped") == specs["without the rest"] != whole
+
+
 def test_without_shared_lists_no_one_votes(sweep_context: SweepContext) -> None:
     with pytest.raises(ConfigError, match="--query-block"):
         KINDS["voters"](sweep_context)

@@ -102,6 +102,22 @@ def test_a_stride_that_lists_do_not_allow_is_refused(
         load_plan(tmp_path / "plan.json")
 
 
+def test_the_rest_is_part_of_the_code_and_plans_from_before_it_keep_their_hash(
+    tiny_plan: Plan, tmp_path: Path
+) -> None:
+    path = tmp_path / "plan.json"
+    save_plan(tiny_plan, path)
+    content = json.loads(path.read_text())
+    assert content.pop("rest") == "dropped"
+    path.write_text(json.dumps(content))
+    before = load_plan(path)
+    assert before == tiny_plan
+    assert plan_hash(tiny_plan.model_copy(update={"rest": "mean"})) != plan_hash(before)
+    path.write_text(json.dumps({**content, "rest": "median"}))
+    with pytest.raises(PlanError, match=r"rest.*'dropped' or 'mean'"):
+        load_plan(path)
+
+
 def test_another_way_to_decode_is_refused(tiny_plan: Plan, tmp_path: Path) -> None:
     document = json.loads(tiny_plan.model_dump_json()) | {"decode": "fast"}
     (tmp_path / "plan.json").write_text(json.dumps(document))

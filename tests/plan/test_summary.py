@@ -15,6 +15,7 @@ from shadowattn_tvm.plan.summary import (
     describe_costs,
     describe_order,
     describe_pilot,
+    describe_rest,
     describe_sharing,
     summarize_plan,
     summarize_profile,
@@ -73,6 +74,12 @@ def test_sharing_in_words(tiny_plan: Plan) -> None:
         update={"layers": (dense, sparse, last), "sharing": Sharing(query_block=32)}
     )
     assert describe_sharing(sampled).endswith("block of 32 queries, 75% of which vote on it")
+
+
+def test_the_rest_in_words(tiny_plan: Plan) -> None:
+    assert describe_rest(tiny_plan) == "dropped"
+    counted = tiny_plan.model_copy(update={"rest": "mean"})
+    assert describe_rest(counted) == "counted by the mean of a sample of the past"
 
 
 def test_pilot_and_buckets_in_words(tiny_plan: Plan) -> None:

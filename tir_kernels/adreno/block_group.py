@@ -13,6 +13,7 @@ from tvm.script import tirx as T
 
 from ..constants import EMPTY_LSE, LOG2_E
 from ..spec import AttentionSpec
+from .head_rest import HeadRest
 from .limits import LOCAL_MEMORY_BYTES, VECTOR, LocalBuffer, check_limits, local_bytes
 from .vector import LOWEST, Expr, barrier, floats, part, splat, zeros
 
@@ -107,6 +108,26 @@ class BlockGroup:
         self.total[0] = T.float32(0)
         for c in T.unroll(self.vectors):
             self.value[part(c)] = zeros()
+
+    @T.inline
+    def begin_with(self, rest: HeadRest) -> None:
+        """Right after `start`: the softmax's state after the rest, before any token."""
+        barrier()  # the queries are written
+        if rest.left_out > 0:
+            self.dot[part(0)] = zeros()
+            for c in range(self.parts):
+                self.dot[part(0)] = (
+                    self.dot[part(0)]
+                    + floats(self.queries[self.row, part(c)]) * rest.rows[rest.key, part(c)]
+                )
+            self.best[0] = ((self.dot[0] + self.dot[1]) + (self.dot[2] + self.dot[3])) * T.float32(
+                self.spec.sm_scale * LOG2_E
+            ) + T.log2(T.Cast("float32", rest.left_out))
+            self.total[0] = T.float32(1)
+            for c in T.unroll(self.vectors):
+                self.value[part(c)] = rest.rows[
+                    rest.value, part(c * self.sizes.columns + self.column)
+                ]
 
     @T.inline
     def attend(

@@ -9,6 +9,7 @@ from tvm.script import tirx as T
 from ..attention.page_table import key_row, value_row_offset
 from ..spec import ShadowSpec
 from .block_group import BlockGroup, block_sizes
+from .head_rest import HeadRest
 from .vector import Expr
 
 
@@ -38,8 +39,10 @@ def attend_lists(
     first_query: Expr,
     num_queries: Expr,
     first_page: Expr,
+    rest: HeadRest | None,
 ) -> None:
-    """`rows.output` and `rows.lse` of the owner's heads; list i is `lists[i * keep : ][: keep]`.
+    """`rows.output` and `rows.lse` of the owner's heads; list i is `lists[i * keep : ][: keep]`,
+    and the rest of the past is `rest`.
     All numbers are the host's."""
     geometry = T.meta_var(spec.attention)
     hq, slots = T.meta_var(geometry.num_q_heads), T.meta_var(geometry.page_size)
@@ -63,6 +66,8 @@ def attend_lists(
                         num_rows,
                         lambda i: first + (first_row + i) // unit * hq + (first_row + i) % unit,
                     )
+                    if rest is not None:
+                        block.begin_with(rest)
                     block.limit[0] = count
                     block.attend(
                         rows.cache,

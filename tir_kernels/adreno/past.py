@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from tvm.script import tirx as T
 
 from ..attention.page_table import key_row, sequence_keys
+from .head_rest import HeadRest, rest_of_head
 from .query_tile import QueryTile
 from .shadow_scratch import ShadowScratch
 from .vector import Expr
@@ -21,6 +22,15 @@ class Sequences:
     page_indptr: T.Buffer
     page_values: T.Buffer
     length_info: T.Buffer
+
+    def num_keys(self, sequence: Expr, page_size: int) -> Expr:
+        """The keys that a sequence has in its pages."""
+        return sequence_keys(
+            self.page_indptr[sequence],
+            self.page_indptr[sequence + 1],
+            self.length_info[sequence],
+            page_size,
+        )
 
 
 @T.meta_class
@@ -66,12 +76,7 @@ class Past:
     @T.inline
     def locate(self, turn: Expr, head: Expr) -> None:
         self.tile.locate(turn, self.sequences.q_indptr, self.sequences.batch)
-        self.state[0] = sequence_keys(
-            self.first_page,
-            self.sequences.page_indptr[self.tile.sequence + 1],
-            self.sequences.length_info[self.tile.sequence],
-            self.geometry.page_size,
-        )
+        self.state[0] = self.sequences.num_keys(self.tile.sequence, self.geometry.page_size)
         self.state[1] = self.scratch.plan.keep_count(head, self.keys)
         self.state[2] = T.if_then_else(
             T.And(self.keep < self.keys, self.tile.num_rows > 0), self.keys, 0
@@ -83,6 +88,12 @@ class Past:
         slots = self.geometry.page_size
         page = self.sequences.page_values[self.first_page + key // slots]
         return key_row(page, kv_head, key % slots, self.geometry)
+
+    def rest(self, kv_head: Expr) -> HeadRest | None:
+        """What the head's lists leave out; None where the plan drops it."""
+        sequence = self.tile.sequence
+        batch = self.sequences.batch
+        return rest_of_head(self.scratch, batch, sequence, kv_head, self.keys, self.keep)
 
     def bucket_pair(self, head: Expr) -> Expr:
         """The column of the plan's tables for the scales that a head's queries and keys took."""

@@ -23,10 +23,12 @@ from ..shadow.list_stages import ATTEND, PILOT, PIPELINE, STAGE
 from ..shadow.prefill import layer_id
 from ..spec import ShadowSpec
 from .dense_heads import dense_heads
+from .head_rest import rest_of_head
 from .list_attention import Rows, attend_lists
 from .past import Sequences
 from .quantize import load_plan, quantize_keys, quantize_queries
 from .queued_pilot import HostChunk, QueuedPilot
+from .rest_mean import measure_rest
 from .shadow_prefill import is_sparse
 from .shadow_scratch import PilotInputs
 from .transfer import download, upload
@@ -113,6 +115,7 @@ def queued_paged_prefill(spec: ShadowSpec, host: CpuFeatures) -> tirx.PrimFunc:
                     inputs, cache_rows, page_indptr, page_values, length_info, batch, used_pages
                 )
                 quantize_queries(inputs, q_rows, q_indptr, batch, tokens)
+                measure_rest(inputs, sequences, cache_rows)
                 download(q_indptr, q_starts, batch + 1)
                 download(page_indptr, page_starts, batch + 1)
                 download(length_info, last_lengths, batch)
@@ -210,6 +213,14 @@ def queued_paged_prefill(spec: ShadowSpec, host: CpuFeatures) -> tirx.PrimFunc:
                                         first_query,
                                         num_queries,
                                         first_page,
+                                        rest_of_head(
+                                            inputs,
+                                            batch,
+                                            b,
+                                            owner * unit // geometry.group_size,
+                                            num_keys,
+                                            keep,
+                                        ),
                                     )
                 process.close()
 

@@ -11,6 +11,7 @@ from tvm.script import tirx as T
 
 from ..constants import EMPTY_LSE, LOG2_E
 from ..spec import AttentionSpec
+from .head_rest import HeadRest
 from .limits import VECTOR, check_limits, local_bytes
 from .vector import LOWEST, Expr, barrier, floats, part, splat, zeros
 
@@ -84,6 +85,24 @@ class RowGroup:
         self.best[0] = T.float32(LOWEST)
         self.total[0] = T.float32(0)
         self.value[part(0)] = zeros()
+
+    @T.inline
+    def begin_with(self, rest: HeadRest) -> None:
+        """Right after `start`: the softmax's state after the rest, before any token. Its value is
+        the first split's."""
+        barrier()  # the query is written
+        if rest.left_out > 0:
+            self.dot[part(0)] = zeros()
+            for c in range(self.parts):
+                self.dot[part(0)] = (
+                    self.dot[part(0)] + self.query[part(c)] * rest.rows[rest.key, part(c)]
+                )
+            self.best[0] = ((self.dot[0] + self.dot[1]) + (self.dot[2] + self.dot[3])) + T.log2(
+                T.Cast("float32", rest.left_out)
+            )
+            if self.item < self.parts:
+                self.total[0] = T.float32(1)
+                self.value[part(0)] = rest.rows[rest.value, part(self.item)]
 
     @T.inline
     def attend(

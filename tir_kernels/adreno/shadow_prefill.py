@@ -27,6 +27,7 @@ from .dense_heads import dense_heads
 from .past import Past, Sequences
 from .quantize import load_plan, quantize_keys, quantize_queries
 from .query_tile import max_tiles
+from .rest_mean import measure_rest
 from .row_group import RowGroup, row_work_items
 from .scores import ITEMS, score_rows, vote, weigh_row
 from .shadow_scratch import ShadowScratch, queries_at_once, score_bound
@@ -124,6 +125,7 @@ def shadow_paged_prefill(spec: ShadowSpec) -> tirx.PrimFunc:
                 scratch, cache_rows, page_indptr, page_values, length_info, batch, used_pages
             )
             quantize_queries(scratch, q_rows, q_indptr, batch, tokens)
+            measure_rest(scratch, sequences, cache_rows)
             for turn in range(max_tiles(tokens, batch, 1, queries)):
                 # 2. Scores: a head, so many keys to a group
                 for bx in T.thread_binding(
@@ -217,6 +219,11 @@ def shadow_paged_prefill(spec: ShadowSpec) -> tirx.PrimFunc:
                                             + (first_row + i) % unit
                                         ),
                                     )
+                                    rest = T.meta_var(
+                                        past.rest(owner * unit // geometry.group_size)
+                                    )
+                                    if rest is not None:
+                                        block.begin_with(rest)
                                     block.limit[0] = count
                                     block.attend(
                                         cache_rows,
@@ -247,6 +254,9 @@ def shadow_paged_prefill(spec: ShadowSpec) -> tirx.PrimFunc:
                                 row_at = T.meta_var(past.tile.query_row(query, head, hq))
                                 wanted = T.bind(query < past.num_rows)
                                 group.start(q_rows, T.bind(T.if_then_else(wanted, row_at, head)))
+                                rest = T.meta_var(past.rest(head // geometry.group_size))
+                                if rest is not None:
+                                    group.begin_with(rest)
                                 group.attend(
                                     cache_rows,
                                     cache_rows,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from tvm.script import tirx as T
 
+from ..attention.page_table import KV_PLANES
 from ..constants import INT8_QMAX
 from ..pilot.plan_table import PlanTable
 from ..spec import ShadowSpec
@@ -40,6 +41,8 @@ class PilotInputs:
     key_maxima : (Hkv * keys,), key_buckets : (batch * Hkv,), packed_keys : (Hkv * keys, D) int8,
         where keys = pages * page_size. query_maxima : (Hq * tokens,), query_buckets :
         (batch * Hq,), packed_queries : (tokens * Hq, D) int8.
+    rest_means : (2 * batch * Hkv, D) float32, mean keys and then mean values; one row where the
+        plan drops the rest.
     """
 
     def __init__(self, spec: ShadowSpec, batch: Expr, tokens: Expr, used_pages: Expr) -> None:
@@ -56,6 +59,8 @@ class PilotInputs:
         self.query_maxima = T.alloc_buffer((hq * tokens,), "float32")
         self.query_buckets = T.alloc_buffer((batch * hq,), "int32")
         self.packed_queries = T.alloc_buffer((tokens * hq, dims), "int8")
+        means = KV_PLANES * batch * hkv if spec.rest == "mean" else 1
+        self.rest_means = T.alloc_buffer((means, dims), "float32")
 
 
 class ShadowScratch(PilotInputs):

@@ -13,6 +13,7 @@ from .attention import paged_prefill, sequence_pages
 from .pilot import choose_bucket, hadamard, pilot_scores, quantize
 from .pooling import importance
 from .requantize import requantize
+from .rest import copies_of_the_rest
 from .sparse_attention import sparse_attention
 from .top_k import top_k
 
@@ -122,8 +123,17 @@ def shadow_paged_prefill(
         lists = select(spec, layer, q[rows], k) if len(k) else _no_lists(spec, q[rows])
         for head in range(geometry.num_q_heads):
             keys, values = (x[:, head // geometry.group_size] for x in (k, v))
+            keep = len(lists[head][0])
+            rest = np.arange(len(keys), len(keys) + len(copies_of_the_rest(spec, keys, keep)))
+            keys, values = (
+                np.concatenate([x, copies_of_the_rest(spec, x, keep)]) for x in (keys, values)
+            )
             output[rows, head], lse[rows, head] = sparse_attention(
-                q[rows, head], keys, values, lists[head], geometry.sm_scale
+                q[rows, head],
+                keys,
+                values,
+                [np.append(selected, rest) for selected in lists[head]],
+                geometry.sm_scale,
             )
     return output, lse
 

@@ -22,6 +22,7 @@ from ..pilot.votes import votes_of_rows
 from ..simd.vector import Expr
 from ..spec import ShadowSpec
 from .list_tile import ListTile
+from .rest_mean import RestMean
 
 PIPELINE = "shadowattn.pipeline"
 """Annotation of a parallel loop whose body has stages: items pass them in the loop's order."""
@@ -130,11 +131,17 @@ class AttendStage:
     """Attention to a list, made inside the stage."""
 
     def __init__(
-        self, spec: ShadowSpec, features: CpuFeatures, keys: KeyShadow, lists: SharedLists
+        self,
+        spec: ShadowSpec,
+        features: CpuFeatures,
+        keys: KeyShadow,
+        lists: SharedLists,
+        rest: RestMean,
     ) -> None:
         self.spec = spec.attention
         self.keys = keys
         self.lists = lists
+        self.rest = rest
         sizes = list_tile(features, spec.list_rows, spec.attention.head_dim)
         self.tile = ListTile(spec.attention, sizes)
 
@@ -151,20 +158,23 @@ class AttendStage:
         output: T.Buffer,
         lse: T.Buffer,
     ) -> None:
-        """`output` and `lse` of every row over the `item`-th list."""
+        """`output` and `lse` of every row over the `item`-th list, and the rest."""
+        kv_head = T.bind(first_head // self.spec.group_size)
+        count = T.bind(self.lists.counts[item])
         self.tile.run(
             q,
             cache_rows,
             self.keys.row_table,
-            first_head // self.spec.group_size * self.spec.page_size,
+            kv_head * self.spec.page_size,
             value_row_offset(self.spec),
             self.lists.indices,
             item,
-            self.lists.counts[item],
+            count,
             first_head,
             num_heads,
             first_query,
             num_queries,
             output,
             lse,
+            self.rest.of_head(kv_head, count),
         )

@@ -10,7 +10,8 @@ from tvm.script import tirx as T
 
 from ..attention.prefill_tile import PrefillTile
 from ..simd.prefetch import prefetch_row
-from ..simd.vector import Expr
+from ..simd.vector import Expr, const_f32, splat
+from .rest_mean import HeadRest
 
 
 class ListTile(PrefillTile):
@@ -33,11 +34,13 @@ class ListTile(PrefillTile):
         num_queries: Expr,
         output: T.Buffer,
         lse: T.Buffer,
+        rest: HeadRest | None = None,
     ) -> None:
         """Every query of every head over keys `indices[slot, : count]`, start to finish.
 
         `q`, `output` (tokens, Hq, D), `lse` (tokens, Hq); key j has K in
         `cache_rows[row_table[j] + key_offset]` and V `value_offset` rows further on.
+        With `rest`, and over what it stands for.
         """
         num_rows = T.bind(num_heads * num_queries)
         for tile in range(T.ceildiv(num_rows, self.sizes.queries)):
@@ -49,6 +52,9 @@ class ListTile(PrefillTile):
                 self.row_query[m] = first_query + row % num_queries
                 self.limits[m] = count
             self.load(q)
+            if rest is not None:
+                if rest.left_out > 0:
+                    self.begin_with(rest)
             for block in range(T.ceildiv(count, self.sizes.key_block)):
                 first_key = T.bind(block * self.sizes.key_block)
                 block_keys = T.bind(T.min(self.sizes.key_block, count - first_key))
@@ -64,3 +70,17 @@ class ListTile(PrefillTile):
                     )
                 self.attend(cache_rows, cache_rows, value_offset, first_key, block_keys, tile_rows)
             self.finish(output, lse, tile_rows)
+
+    @T.inline
+    def begin_with(self, rest: HeadRest) -> None:
+        """The softmax's state after the rest, before the list."""
+        weight = T.bind(T.log2(T.Cast("float32", rest.left_out)))
+        for v in range(self.sizes.queries // self.lanes):
+            score = T.alloc_buffer((self.lanes,), "float32")
+            score[self.vector(0)] = splat(weight, self.lanes)
+            for d in range(self.dims):
+                key = T.bind(splat(rest.keys[rest.kv_head, d], self.lanes))
+                score[self.vector(0)] = score[self.vector(0)] + self.q_t[d, self.vector(v)] * key
+                self.o_t[d, self.vector(v)] = splat(rest.values[rest.kv_head, d], self.lanes)
+            self.row_max[self.vector(v)] = score[self.vector(0)]
+            self.row_sum[self.vector(v)] = const_f32(1.0, self.lanes)

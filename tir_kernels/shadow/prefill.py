@@ -36,6 +36,7 @@ from .list_stages import (
 )
 from .npu_pilot import process_pilot
 from .query_task import QueryTask
+from .rest_mean import RestMean
 
 
 def layer_id(sm_scale: Expr) -> Expr:
@@ -63,8 +64,9 @@ def shadow_paged_prefill(
     `S = Q8.K8^T` (int32, scales of the nearest buckets), to INT8 if the plan says so; T = the k
     largest per row, or of the votes of the rows that share a list (`pooling`), ties to the lower
     index; over T, exactly, `output = softmax(q.k * spec.sm_scale).v` and
-    `lse = log2(sum(exp(q.k * sm_scale)))`; zeros and EMPTY_LSE where T is empty. Rows outside
-    `q_indptr` are left alone.
+    `lse = log2(sum(exp(q.k * sm_scale)))`; zeros and EMPTY_LSE where T is empty. If the plan says
+    so, the softmax is also over n - k times the mean of a sample of the n keys, whose value is
+    their mean value (`ShadowSpec.rest`). Rows outside `q_indptr` are left alone.
     Ignored: rotary_mode, rope_scale, rope_theta and the rope positions, because q and k arrive
     rotated (rope mode NORMAL).
 
@@ -146,9 +148,11 @@ def shadow_paged_prefill(
                     sparse_heads[0] = sparse_heads[0] + T.int32(seq_queries > 0)
                     most_kept[0] = T.max(most_kept[0], kept)
             keys = KeyShadow(spec, features, T.if_then_else(sparse_heads[0] > 0, seq_keys, 0))
+            rest = RestMean(spec, features, keys)
             if sparse_heads[0] > 0:
                 keys.list_rows(page_values, page_indptr[b])
                 keys.build(cache_rows, plan)
+                rest.measure(cache_rows)
                 queries.measure(q_rows, q_indptr[b], seq_queries, plan)
                 process.plan_launches(queries, keys)
             # 2. Dense heads, and heads with a list for each query. Heads change fastest, so that a
@@ -172,6 +176,7 @@ def shadow_paged_prefill(
                             tile_queries,
                             output,
                             lse,
+                            rest,
                         )
                 else:
                     dense = PagedPrefillTile(geometry, sizes)
@@ -237,7 +242,7 @@ def shadow_paged_prefill(
                     with T.attr(0, STAGE, ATTEND):
                         if is_sparse:
                             if process.has_delivered():
-                                attention = AttendStage(spec, features, keys, lists)
+                                attention = AttendStage(spec, features, keys, lists, rest)
                                 attention.run(
                                     item,
                                     q,

@@ -15,6 +15,7 @@ from ..pilot.score_rows import ScoreRows
 from ..pilot.top_k import index_slack
 from ..simd.vector import Expr
 from ..spec import ShadowSpec
+from .rest_mean import RestMean
 from .sparse_tile import SparseTile
 
 
@@ -78,8 +79,9 @@ class QueryTask:
         num_queries: Expr,
         output: T.Buffer,
         lse: T.Buffer,
+        rest: RestMean,
     ) -> None:
-        """`output` and `lse` of every query over its list."""
+        """`output` and `lse` of every query over its list, and the rest."""
         kv_head = T.bind(head // self.spec.group_size)
         for i in range(num_queries):
             self.tile.load(q_rows, (first_query + i) * self.spec.num_q_heads + head, i)
@@ -91,6 +93,7 @@ class QueryTask:
             kv_head * self.spec.page_size + value_row_offset(self.spec),
             num_queries,
             self.keys.num_keys,
+            rest.of_head(kv_head, self.keep),
         )
         for i in range(num_queries):
             self.tile.store(output, lse, first_query + i, head, i)

@@ -21,6 +21,7 @@ from ..simd.shuffle import BLOCK_LANES, pick
 from ..simd.storage import as_float32, as_stored
 from ..simd.vector import Expr, const_f32, exp2, max_lanes, splat, sum_lanes
 from ..spec import AttentionSpec
+from .rest_mean import HeadRest
 
 KEY_BLOCK = 128
 """Keys, or values, that a tile of queries visits before it moves on: few enough to stay in L1 or
@@ -118,9 +119,11 @@ class SparseTile:
         value_offset: Expr,
         num_queries: Expr,
         num_keys: Expr,
+        rest: HeadRest | None = None,
     ) -> None:
         """Key j has K in `k_rows[row_table[j] + key_offset]`, V in
-        `v_rows[row_table[j] + value_offset]`; both (any, D), possibly the same buffer."""
+        `v_rows[row_table[j] + value_offset]`; both (any, D), possibly the same buffer. With `rest`,
+        queries attend to what it stands for, too."""
         for i in range(num_queries):
             self.close_list(i)
         for block in range(T.ceildiv(num_keys, KEY_BLOCK)):
@@ -136,6 +139,10 @@ class SparseTile:
                 while self.indices[i, self.cursors[i]] < (block + 1) * KEY_BLOCK:
                     self.cursors[i] = self.cursors[i] + self.lanes
                 self.add_values(v_rows, row_table, value_offset, i, start, self.cursors[i])
+        if rest is not None:
+            if rest.left_out > 0:
+                for i in range(num_queries):
+                    self.add_rest(rest, i)
 
     @T.inline
     def close_list(self, i: Expr) -> None:
@@ -289,6 +296,32 @@ class SparseTile:
                 ) * as_float32(v_rows[row, self.vector(first_vector + j)])
         for j in T.unroll(num_vectors):
             self.o[i, self.vector(first_vector + j)] = acc[self.vector(j)]
+
+    @T.inline
+    def add_rest(self, rest: HeadRest, i: Expr) -> None:
+        """Merge the rest into o, weight_sum and lse, as two parts of one softmax; the list isn't
+        empty."""
+        products = T.alloc_buffer((self.lanes,), "float32")
+        products[self.vector(0)] = const_f32(0.0, self.lanes)
+        for j in T.unroll(self.vectors):
+            products[self.vector(0)] = (
+                products[self.vector(0)]
+                + self.q[i, self.vector(j)] * rest.keys[rest.kv_head, self.vector(j)]
+            )
+        of_rest = T.bind(
+            sum_lanes(products[self.vector(0)], self.lanes)
+            + T.log2(T.Cast("float32", rest.left_out))
+        )
+        largest = T.bind(T.max(self.lse[i], of_rest))
+        list_weight = T.bind(exp2(self.lse[i] - largest, 1))
+        rest_weight = T.bind(exp2(of_rest - largest, 1))
+        by_list = T.bind(list_weight / self.weight_sum[i])
+        for j in T.unroll(self.vectors):
+            self.o[i, self.vector(j)] = self.o[i, self.vector(j)] * splat(
+                by_list, self.lanes
+            ) + rest.values[rest.kv_head, self.vector(j)] * splat(rest_weight, self.lanes)
+        self.weight_sum[i] = list_weight + rest_weight
+        self.lse[i] = largest + T.log2(self.weight_sum[i])
 
     @T.inline
     def store(self, output: T.Buffer, lse: T.Buffer, query: Expr, head: Expr, i: Expr) -> None:

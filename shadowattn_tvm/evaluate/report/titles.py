@@ -23,6 +23,7 @@ TITLES: Mapping[Kind, Title] = {
     "method": Title("Loss by allocation method, same budget"),
     "sharing": Title("Loss by who shares a list"),
     "voters": Title("Loss by how many of a list's queries vote on it"),
+    "rest": Title("Loss by what becomes of keys on no list"),
     "pilot": Title("Loss by how the estimate is computed"),
     "baselines": Title("shadowAttn and the paper's baselines"),
     "ablation": Title("Ablation"),

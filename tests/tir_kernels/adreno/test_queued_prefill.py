@@ -38,10 +38,13 @@ GROUPS = replace(
     with_strides(shadow_spec(SMOLLM2, PilotSpec(score_bits=8, share_group=True, query_block=32))),
     launches=(((1, 2), (0,)), ((2, 0, 1),), ((0,), (1,), (2,))),
 )
-HEADS = with_means(
-    shadow_spec(
-        HALF_ODD_DIMS, PilotSpec(bits=6, hadamard_rotation=True, score_bits=9, query_block=8)
-    )
+HEADS = replace(
+    with_means(
+        shadow_spec(
+            HALF_ODD_DIMS, PilotSpec(bits=6, hadamard_rotation=True, score_bits=9, query_block=8)
+        )
+    ),
+    rest="mean",
 )
 
 

@@ -122,8 +122,21 @@ def test_a_sample_of_queries_votes(pilot: str, opencl_kernel: Kernels) -> None:
             check(kernel, spec, layer, *draw(spec.attention, q_lengths, kv_lengths))
 
 
+@pytest.mark.parametrize(
+    ("pilot", "dtype"),
+    [(pilot, "float32") for pilot in ("per-query", *SHARING)] + [("block-8", "float16")],
+)
+def test_the_rest_by_its_mean(pilot: str, dtype: str, opencl_kernel: Kernels) -> None:
+    spec = shadow_spec(replace(SMOLLM2, dtype=dtype), PILOTS[pilot])
+    spec = replace(spec, rest="mean", k_min=1)
+    kernel = opencl_kernel("shadow_prefill", spec)
+    for q_lengths, kv_lengths in [*LENGTHS, ([9, 3, 4], [3, 4, 5])]:
+        for layer in (SPARSE_LAYER, MIXED_LAYER):
+            check(kernel, spec, layer, *draw(spec.attention, q_lengths, kv_lengths))
+
+
 def test_a_head_dim_that_is_no_power_of_two(opencl_kernel: Kernels) -> None:
-    spec = with_means(shadow_spec(ODD_DIMS, PILOTS["6-bit-rotated"]))
+    spec = replace(with_means(shadow_spec(ODD_DIMS, PILOTS["6-bit-rotated"])), rest="mean")
     kernel = opencl_kernel("shadow_prefill", spec)
     check(kernel, spec, MIXED_LAYER, *draw(ODD_DIMS, [21], [150]))
 

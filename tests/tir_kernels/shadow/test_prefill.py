@@ -187,6 +187,58 @@ def test_a_sample_of_queries_votes(sharing: str, host_target: tvm.target.Target)
             check(spec, host_target, layer, q_lengths, kv_lengths)
 
 
+@pytest.mark.parametrize("geometry", [SMOLLM2, *SPECS[1:], HALF], ids=spec_id)
+@pytest.mark.parametrize("sharing", ["nobody", "block-8", "group-block-32"])
+def test_the_rest_by_its_mean(
+    sharing: str, geometry: AttentionSpec, host_target: tvm.target.Target
+) -> None:
+    pilot = PLAIN if sharing == "nobody" else SHARING[sharing]
+    spec = replace(shadow_spec(geometry, pilot), rest="mean")
+    for q_lengths, kv_lengths in LENGTHS:
+        for layer in (SPARSE_LAYER, MIXED_LAYER):
+            check(spec, host_target, layer, q_lengths, kv_lengths)
+
+
+@pytest.mark.parametrize("variant", VARIANTS[1:])
+@pytest.mark.parametrize("sharing", ["nobody", "group-block-32"])
+def test_the_rest_on_every_vector_unit(
+    sharing: str, variant: str, host_target: tvm.target.Target
+) -> None:
+    pilot = PLAIN if sharing == "nobody" else SHARING[sharing]
+    spec = replace(shadow_spec(SMOLLM2, pilot), rest="mean")
+    check(spec, host_target, MIXED_LAYER, [97, 5], [403, 31], variant=variant)
+
+
+@pytest.mark.parametrize("num_keys", [3, 4, 5, 12, 13])
+def test_a_past_too_short_for_a_sample_has_no_rest(
+    num_keys: int, host_target: tvm.target.Target
+) -> None:
+    spec = replace(shadow_spec(SMOLLM2, SHARING["block-8"]), rest="mean", k_min=1)
+    check(spec, host_target, SPARSE_LAYER, [19], [num_keys])
+
+
+def test_where_all_keys_are_alike_the_rest_makes_it_dense(host_target: tvm.target.Target) -> None:
+    # Each key on no list equals the mean, and so do all values that are not on one.
+    spec = replace(shadow_spec(SMOLLM2), rest="mean")
+    num_keys = 203
+    q, q_indptr, batch = draw(SMOLLM2, [9], [num_keys])
+    batch.pages[:, 0] = 0.5
+    batch.pages[:, 1] = 3.0
+    output, lse = run(spec, host_target, SPARSE_LAYER, q, q_indptr, batch)
+    np.testing.assert_allclose(output, 3.0, rtol=1e-5)
+    scores = q.astype(np.float64).sum(-1) * 0.5 * SMOLLM2.sm_scale
+    np.testing.assert_allclose(lse, scores / np.log(2) + np.log2(num_keys), **TOLERANCE)
+
+
+@pytest.mark.parametrize("spread", [0.3, 30.0])
+def test_the_rest_stays_finite_where_scores_are_large(
+    spread: float, host_target: tvm.target.Target
+) -> None:
+    for pilot in (PLAIN, SHARING["block-8"]):
+        spec = replace(shadow_spec(SMOLLM2, pilot), rest="mean")
+        check(spec, host_target, SPARSE_LAYER, [40], [300], spread=spread)
+
+
 def test_shared_lists_of_float16(host_target: tvm.target.Target) -> None:
     spec = shadow_spec(HALF, SHARING["group-block-32"])
     for q_lengths, kv_lengths in LENGTHS:
