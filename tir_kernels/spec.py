@@ -7,7 +7,6 @@ Contents
 - `StaticInt8Spec`: the static scales of a whole attention in INT8.
 - `LinearSpec`: one linear layer, plain or group-quantized.
 - `query_strides`: who may vote on a shared list.
-- `rest_positions`: what the mean of the past is taken over.
 - `keep_count`: how many past positions a head attends to exactly.
 """
 
@@ -24,8 +23,6 @@ from .constants import (
     QUANT_GROUP,
     QUERY_BLOCKS,
     RATIO_ONE,
-    REST_FIRST,
-    REST_STRIDE,
 )
 
 
@@ -208,8 +205,8 @@ class ShadowSpec:
         order of their turn; those of a launch go to the NPU together. None = by number, one by
         one. It changes no result.
     rest : of a past of n keys a sparse head's list has k. Dropped: the softmax is over these (the
-        paper's setting). Mean: and over one more key, the mean of `rest_positions(n)`, whose value
-        is their mean value, and which counts n - k times. Prefill's alone; decode drops the rest.
+        paper's setting). Mean: and over n - k times the mean of a sample of the past
+        (`rest_sample`), whose value is their mean value. Prefill's alone; decode drops the rest.
     """
 
     attention: AttentionSpec
@@ -342,11 +339,6 @@ class ShadowSpec:
     def block_voters(self, layer: int, head: int) -> int:
         """Queries of a whole block that vote on a head's list."""
         return self.pilot.query_block // self.heads[layer][head].query_stride
-
-
-def rest_positions(num_past: int) -> range:
-    """The positions of `num_past` that the mean of the past is taken over; none of a few."""
-    return range(REST_FIRST, num_past, REST_STRIDE)
 
 
 def query_strides(query_block: int) -> tuple[int, ...]:

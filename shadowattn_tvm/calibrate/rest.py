@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tir_kernels.spec import ShadowSpec, rest_positions
+from tir_kernels.rest_sample import rest_positions
+from tir_kernels.spec import ShadowSpec
 
 
 def rest_mean(spec: ShadowSpec, past: Tensor) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""Option values that Typer can't check: choices of numbers, lists of layers, shapes."""
+"""Option values that Typer can't check: one of a few, lists of layers, shapes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TypeVar
 
 from ..errors import ConfigError
 
-Choice = TypeVar("Choice", bound=int)
+Choice = TypeVar("Choice", bound=int | str)
 
 
-def one_of(option: str, value: int, choices: Sequence[Choice]) -> Choice:
+def one_of(option: str, value: int | str, choices: Sequence[Choice]) -> Choice:
     """`value` as one of `choices`. Raises `ConfigError` naming the option."""
     for choice in choices:
         if value == choice:

@@ -13,7 +13,8 @@ from shadowattn_tvm.calibrate.pilot_chunk import PilotChunk
 from shadowattn_tvm.calibrate.sensitivity import AttentionTrace
 from shadowattn_tvm.calibrate.simulate import largest
 from tir_kernels.constants import RATIO_ONE
-from tir_kernels.spec import Rest, ShadowSpec, keep_count, query_strides, rest_positions
+from tir_kernels.rest_sample import rest_positions
+from tir_kernels.spec import Rest, ShadowSpec, keep_count, query_strides
 
 from .specs import PILOTS, make_spec
 

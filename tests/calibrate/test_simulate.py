@@ -9,7 +9,8 @@ from torch import Tensor
 from shadowattn_tvm.calibrate import ShadowAttention, dense_attention
 from shadowattn_tvm.calibrate.simulate import largest
 from tir_kernels.constants import RATIO_ONE
-from tir_kernels.spec import ShadowSpec, keep_count, rest_positions
+from tir_kernels.rest_sample import rest_positions
+from tir_kernels.spec import ShadowSpec, keep_count
 
 from .specs import PILOTS, make_spec
 

@@ -71,6 +71,7 @@ def test_mistakes_about_a_model_name_what_was_expected(
         (["calibrate", model, "--ratio", "0.1", "-o", tmp_path / "p.json"], "dense"),
         (["calibrate", model, "--dense-layers", "x", "-o", tmp_path / "p.json"], "'0,1'"),
         (["calibrate", model, "--query-block", "7", "-o", tmp_path / "p.json"], "1, 8, 16"),
+        (["calibrate", model, "--rest", "median", "-o", tmp_path / "p.json"], "dropped, mean"),
         (["calibrate", model, "--sigma", "1", "-o", tmp_path / "p.json"], "sigma"),
         (
             ["calibrate", model, "--ratios", plan_file, "-o", tmp_path / "p.json"],
@@ -107,6 +108,7 @@ def test_calibrating_leaves_a_plan_and_nothing_else(
         *("--corpus", tmp_path / "text" / "one.txt", "--corpus", tmp_path / "text"),
         *("--window-tokens", "128", "--num-windows", "3", "--k-min", "6"),
         *("--share-group", "--query-block", "8", "--center-keys", "--voters", "0.5"),
+        *("--rest", "mean"),
     )
     assert (code, out) == (0, f"{output}\n")
     assert "of the past" in err
@@ -114,6 +116,7 @@ def test_calibrating_leaves_a_plan_and_nothing_else(
     plan = load_plan(output)
     assert [document.name for document in plan.provenance.corpus] == ["one.txt", "two.txt"]
     assert plan.sharing == Sharing(gqa_group=True, query_block=8)
+    assert plan.rest == "mean"
     assert (plan.pilot.center_keys, plan.pilot.score_bits, plan.k_min) == (True, 9, 6)
     assert {head.query_stride for layer in plan.layers for head in layer.heads} == {2}
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tvm.script import tirx as T
 
-from ..constants import REST_FIRST
+from ..rest_sample import left_out
 from .shadow_scratch import PilotInputs
 from .vector import Expr
 
@@ -35,5 +35,4 @@ def rest_of_head(
         return None
     hkv = inputs.spec.attention.num_kv_heads
     key = sequence * hkv + kv_head
-    left_out = T.if_then_else(num_keys > REST_FIRST, num_keys - keep, 0)
-    return HeadRest(inputs.rest_means, key, batch * hkv + key, left_out)
+    return HeadRest(inputs.rest_means, key, batch * hkv + key, left_out(num_keys, keep))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tvm.script import tirx as T
 
 from ..attention.page_table import KV_PLANES, key_row, value_row_offset
-from ..constants import REST_FIRST, REST_STRIDE
+from ..rest_sample import RestSample
 from .limits import VECTOR
 from .past import Sequences
 from .row_group import row_splits, row_work_items
@@ -27,12 +27,12 @@ def measure_rest(inputs: PilotInputs, sequences: Sequences, cache_rows: T.Buffer
                     total = T.alloc_buffer((VECTOR,), "float32", scope="local")
                     first_page = T.bind(sequences.page_indptr[mean // hkv])
                     num_keys = T.bind(sequences.num_keys(mean // hkv, slots))
-                    sampled = T.bind(T.ceildiv(T.max(num_keys - REST_FIRST, 0), REST_STRIDE))
+                    sample = T.meta_var(RestSample.of(num_keys))
                     total[part(0)] = zeros()
-                    for step in range(T.ceildiv(sampled, splits)):
-                        sample = T.meta_var(step * splits + item // parts)
-                        key = T.meta_var(REST_FIRST + sample * REST_STRIDE)
-                        if sample < sampled:
+                    for step in range(T.ceildiv(sample.count, splits)):
+                        i = T.meta_var(step * splits + item // parts)
+                        key = T.meta_var(sample.first + i * sample.stride)
+                        if i < sample.count:
                             row = T.bind(
                                 key_row(
                                     sequences.page_values[first_page + key // slots],
@@ -52,4 +52,4 @@ def measure_rest(inputs: PilotInputs, sequences: Sequences, cache_rows: T.Buffer
                             total[part(0)] = total[part(0)] + sums[s, part(item)]
                         inputs.rest_means[plane * sequences.batch * hkv + mean, part(item)] = total[
                             part(0)
-                        ] * splat(T.float32(1) / T.Cast("float32", T.max(sampled, 1)))
+                        ] * splat(T.float32(1) / T.Cast("float32", T.max(sample.count, 1)))

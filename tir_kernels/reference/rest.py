@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ..spec import ShadowSpec, rest_positions
+from ..rest_sample import rest_positions
+from ..spec import ShadowSpec
 
 Floats = npt.NDArray[np.floating]
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from tvm.script import tirx as T
 
 from ..attention.page_table import value_row_offset
-from ..constants import REST_FIRST, REST_STRIDE
 from ..features import CpuFeatures
 from ..pilot.key_shadow import KeyShadow
+from ..rest_sample import RestSample, left_out
 from ..simd.storage import as_float32
 from ..simd.vector import Expr, const_f32, splat
 from ..spec import ShadowSpec
@@ -55,9 +55,8 @@ class RestMean:
         """What lists of `keep` keys leave out of a KV head; None where it is dropped."""
         if not self.is_counted:
             return None
-        has_sample = self.keys.num_keys > REST_FIRST
-        left_out = T.bind(T.if_then_else(has_sample, self.keys.num_keys - keep, 0))
-        return HeadRest(self.mean_keys, self.mean_values, kv_head, left_out)
+        times = T.bind(left_out(self.keys.num_keys, keep))
+        return HeadRest(self.mean_keys, self.mean_values, kv_head, times)
 
     @T.inline
     def measure(self, cache_rows: T.Buffer) -> None:
@@ -75,13 +74,13 @@ class RestMean:
         self, cache_rows: T.Buffer, plane_offset: int, means: T.Buffer, kv_head: Expr
     ) -> None:
         """`means[kv_head]`; zeros without a sample."""
-        sampled = T.bind(T.ceildiv(T.max(self.keys.num_keys - REST_FIRST, 0), REST_STRIDE))
-        share = T.bind(T.float32(1) / T.Cast("float32", T.max(sampled, 1)))
+        sample = T.meta_var(RestSample.of(self.keys.num_keys))
+        share = T.bind(T.float32(1) / T.Cast("float32", T.max(sample.count, 1)))
         for v in range(self.spec.head_dim // self.lanes):
             means[kv_head, self.vector(v)] = const_f32(0.0, self.lanes)
-        for i in range(sampled):
+        for i in range(sample.count):
             row = T.bind(
-                self.keys.row_table[REST_FIRST + i * REST_STRIDE]
+                self.keys.row_table[sample.first + i * sample.stride]
                 + kv_head * self.spec.page_size
                 + plane_offset
             )

@@ -130,7 +130,7 @@ def test_the_rest_by_its_mean(pilot: str, dtype: str, opencl_kernel: Kernels) ->
     spec = shadow_spec(replace(SMOLLM2, dtype=dtype), PILOTS[pilot])
     spec = replace(spec, rest="mean", k_min=1)
     kernel = opencl_kernel("shadow_prefill", spec)
-    for q_lengths, kv_lengths in [*LENGTHS, ([9, 3, 4], [3, 4, 5])]:
+    for q_lengths, kv_lengths in [*LENGTHS, ([9, 3, 4], [3, 4, 5]), ([2], [4200])]:
         for layer in (SPARSE_LAYER, MIXED_LAYER):
             check(kernel, spec, layer, *draw(spec.attention, q_lengths, kv_lengths))
 

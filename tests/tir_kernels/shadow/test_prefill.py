@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tir_kernels.build import build_kernels
-from tir_kernels.constants import EMPTY_LSE, RATIO_ONE
+from tir_kernels.constants import EMPTY_LSE, RATIO_ONE, REST_SAMPLES, REST_STRIDE
 from tir_kernels.features import cpu_features
 from tir_kernels.reference import attention as dense_twin
 from tir_kernels.reference import shadow_prefill as twin
@@ -217,6 +217,13 @@ def test_a_past_too_short_for_a_sample_has_no_rest(
     check(spec, host_target, SPARSE_LAYER, [19], [num_keys])
 
 
+@pytest.mark.parametrize("sharing", ["nobody", "block-8"])
+def test_of_a_long_past_few_are_sampled(sharing: str, host_target: tvm.target.Target) -> None:
+    pilot = PLAIN if sharing == "nobody" else SHARING[sharing]
+    spec = replace(shadow_spec(SMOLLM2, pilot), rest="mean")
+    check(spec, host_target, SPARSE_LAYER, [3], [REST_STRIDE * REST_SAMPLES + 77])
+
+
 def test_where_all_keys_are_alike_the_rest_makes_it_dense(host_target: tvm.target.Target) -> None:
     # Each key on no list equals the mean, and so do all values that are not on one.
     spec = replace(shadow_spec(SMOLLM2), rest="mean")
@@ -230,7 +237,7 @@ def test_where_all_keys_are_alike_the_rest_makes_it_dense(host_target: tvm.targe
     np.testing.assert_allclose(lse, scores / np.log(2) + np.log2(num_keys), **TOLERANCE)
 
 
-@pytest.mark.parametrize("spread", [0.3, 30.0])
+@pytest.mark.parametrize("spread", [0.3, 8.0])
 def test_the_rest_stays_finite_where_scores_are_large(
     spread: float, host_target: tvm.target.Target
 ) -> None:
