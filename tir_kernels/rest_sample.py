@@ -32,8 +32,3 @@ class RestSample:
         stride = T.bind(T.max(REST_STRIDE, T.ceildiv(num_past, REST_SAMPLES)))
         first = T.bind(stride // 2)
         return cls(first, stride, T.bind(T.ceildiv(T.max(num_past - first, 0), stride)))
-
-
-def left_out(num_past: Expr, keep: Expr) -> Expr:
-    """How often the mean counts where lists keep so many of `num_past`: 0 where there is none."""
-    return T.if_then_else(num_past > REST_STRIDE // 2, num_past - keep, 0)

@@ -22,7 +22,7 @@ from torch import Tensor
 from tir_kernels.spec import ShadowSpec, keep_count
 
 from .pilot_chunk import PilotChunk, descending_order
-from .rest import rest_mean
+from .rest import rest_means
 from .sensitivity import AttentionTrace
 
 
@@ -85,7 +85,7 @@ def _chunk_costs(
     group = spec.attention.group_size
     pilot = PilotChunk(spec, layer, trace.q[:, start:end], trace.k[:, :start])
     orders = list_orders(spec, pilot, rows, query_strides)  # [list heads, lists, start] each
-    mean_k, mean_v = (rest_mean(spec, x[:, :start]) for x in (trace.k, trace.v))
+    means = rest_means(spec, trace.k[:, :start], trace.v[:, :start])
     left_out = torch.tensor([start - count for count in keep], dtype=torch.float64)
     list_of_row = torch.unique_consecutive(rows // spec.pilot.query_block, return_inverse=True)[1]
     costs = []
@@ -99,10 +99,11 @@ def _chunk_costs(
         p = (logits - largest).exp()
         ps = p * (g @ v.T)
         rest_p, rest_ps = torch.zeros(2, len(rows), len(keep), dtype=torch.float64)
-        if mean_k is not None and mean_v is not None:
-            logit = (q @ mean_k[head // group].T) * spec.attention.sm_scale
+        if means is not None:
+            mean_k, mean_v = (x[head // group] for x in means)
+            logit = (q @ mean_k.T) * spec.attention.sm_scale
             rest_p = (logit - largest).exp().double() * left_out
-            rest_ps = rest_p * (g @ mean_v[head // group].T)
+            rest_ps = rest_p * (g @ mean_v.T)
         list_head = head // group if spec.pilot.share_group else head
         exact = (trace.output[head, start + rows] * g).sum(1).double()
         of_head = []

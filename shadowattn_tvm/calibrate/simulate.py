@@ -11,7 +11,7 @@ from tir_kernels.spec import ShadowSpec, keep_count
 
 from .pilot_chunk import PilotChunk
 from .reference_model import dense_attention
-from .rest import rest_mean
+from .rest import rest_means
 
 
 class ShadowAttention:
@@ -41,9 +41,9 @@ class ShadowAttention:
         visible[:, :, past:] = torch.ones(num_rows, num_rows, dtype=torch.bool).tril()
         visible[:, :, :past] = self.selected(layer, q, k[:, :past], keep)
         bias = torch.zeros_like(visible, dtype=torch.float32).masked_fill_(~visible, -torch.inf)
-        mean_key, mean_value = (rest_mean(self._spec, x[:, :past]) for x in (k, v))
-        if mean_key is not None and mean_value is not None:
-            k, v = torch.cat([k, mean_key], 1), torch.cat([v, mean_value], 1)
+        means = rest_means(self._spec, k[:, :past], v[:, :past])
+        if means is not None:
+            k, v = (torch.cat(rows, 1) for rows in zip((k, v), means, strict=True))
             left_out = past - torch.tensor(keep, dtype=torch.float32)[:, None, None]
             bias = torch.cat([bias, left_out.log().expand(-1, num_rows, 1)], dim=2)
         return torch.nn.functional.scaled_dot_product_attention(

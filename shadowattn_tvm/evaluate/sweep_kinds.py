@@ -222,14 +222,16 @@ def ablation_points(context: SweepContext) -> Comparison:
     """shadowAttn without its parts, and without all of them."""
     plan = context.plan
     flat = with_buckets(context, BucketGrid(sigma=plan.buckets.sigma, per_axis=1))
-    dropped = plan.model_copy(update={"rest": "dropped"})
-    restless = [] if plan.rest == "dropped" else [_plan_point(context, "without the rest", dropped)]
+    without_rest = []
+    if plan.rest == "mean":
+        dropped = plan.model_copy(update={"rest": "dropped"})
+        without_rest = [_plan_point(context, "without the rest", dropped)]
     return Comparison(
         (
             _plan_point(context, "shadowAttn", plan),
             _plan_point(context, "without buckets", flat),
             _plan_point(context, "without per-head ratios", uniform(plan, ())),
-            *restless,
+            *without_rest,
             *_npu_points(context),
         ),
         "shadowAttn",

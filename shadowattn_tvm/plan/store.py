@@ -17,6 +17,9 @@ from .document import SCHEMA_VERSION, Plan
 OFF = "off"
 """Where a plan is expected: none, dense attention."""
 
+_FIELDS_ADDED = {"decode": "dense", "rest": "dropped", "query_stride": 1}
+"""Of plans and their heads: fields that older plans don't have, and what those mean by it."""
+
 
 def load_plan(path: Path) -> Plan:
     """Read and validate a plan file. Raises `PlanError` with the path to the offending value."""
@@ -61,17 +64,13 @@ def save_plan(plan: Plan, path: Path) -> None:
 
 def plan_hash(plan: Plan) -> str:
     """SHA-256 (hex) of everything that changes the compiled code: provenance and measured costs are
-    left out, so calibrating again to the same numbers gives the same library. So are dense decode,
-    a rest that is dropped and a stride of 1: plans from before there were others keep their
-    hash."""
+    left out, so calibrating again to the same numbers gives the same library. So are
+    fields that came later, where they say what was done before: older plans keep their hash."""
     content = plan.model_dump(mode="json", exclude={"provenance"}) | {"stage_costs": None}
-    if plan.decode == "dense":
-        del content["decode"]
-    if plan.rest == "dropped":
-        del content["rest"]
-    for layer in content["layers"]:
-        for head in layer["heads"]:
-            if head["query_stride"] == 1:
-                del head["query_stride"]
+    heads = [head for layer in content["layers"] for head in layer["heads"]]
+    for part in (content, *heads):
+        for field, before in _FIELDS_ADDED.items():
+            if part.get(field) == before:
+                del part[field]
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from tvm.script import tirx as T
 
 from ..constants import EMPTY_LSE, LOG2_E
+from ..head_rest import HeadRest
 from ..spec import AttentionSpec
-from .head_rest import HeadRest
 from .limits import LOCAL_MEMORY_BYTES, VECTOR, LocalBuffer, check_limits, local_bytes
 from .vector import LOWEST, Expr, barrier, floats, part, splat, zeros
 
@@ -118,14 +118,14 @@ class BlockGroup:
             for c in range(self.parts):
                 self.dot[part(0)] = (
                     self.dot[part(0)]
-                    + floats(self.queries[self.row, part(c)]) * rest.rows[rest.key, part(c)]
+                    + floats(self.queries[self.row, part(c)]) * rest.means[rest.key, part(c)]
                 )
             self.best[0] = ((self.dot[0] + self.dot[1]) + (self.dot[2] + self.dot[3])) * T.float32(
                 self.spec.sm_scale * LOG2_E
             ) + T.log2(T.Cast("float32", rest.left_out))
             self.total[0] = T.float32(1)
             for c in T.unroll(self.vectors):
-                self.value[part(c)] = rest.rows[
+                self.value[part(c)] = rest.means[
                     rest.value, part(c * self.sizes.columns + self.column)
                 ]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from tvm.script import tirx as T
 
 from ..attention.page_table import key_row, value_row_offset
+from ..head_rest import HeadRest
 from ..spec import ShadowSpec
 from .block_group import BlockGroup, block_sizes
-from .head_rest import HeadRest
 from .vector import Expr
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tvm.script import tirx as T
 
 from ..attention.page_table import key_row, sequence_keys
-from .head_rest import HeadRest, rest_of_head
+from ..head_rest import HeadRest, rest_of_head
 from .query_tile import QueryTile
 from .shadow_scratch import ShadowScratch
 from .vector import Expr
@@ -91,9 +91,9 @@ class Past:
 
     def rest(self, kv_head: Expr) -> HeadRest | None:
         """What the head's lists leave out; None where the plan drops it."""
-        sequence = self.tile.sequence
-        batch = self.sequences.batch
-        return rest_of_head(self.scratch, batch, sequence, kv_head, self.keys, self.keep)
+        key = self.tile.sequence * self.geometry.num_kv_heads + kv_head
+        scratch = self.scratch
+        return rest_of_head(scratch.spec, scratch.rest_means, key, self.keys, self.keep)
 
     def bucket_pair(self, head: Expr) -> Expr:
         """The column of the plan's tables for the scales that a head's queries and keys took."""

@@ -17,13 +17,13 @@ from tvm.script import tirx as T
 from ..attention.page_table import KV_PLANES, page_rows, sequence_keys
 from ..dl_tensors import CPU
 from ..features import CpuFeatures
+from ..head_rest import rest_of_head
 from ..pilot.plan_table import PlanTable
 from ..pilot.top_k import RowSelector, index_slack, row_multiple
 from ..shadow.list_stages import ATTEND, PILOT, PIPELINE, STAGE
 from ..shadow.prefill import layer_id
 from ..spec import ShadowSpec
 from .dense_heads import dense_heads
-from .head_rest import rest_of_head
 from .list_attention import Rows, attend_lists
 from .past import Sequences
 from .quantize import load_plan, quantize_keys, quantize_queries
@@ -214,10 +214,9 @@ def queued_paged_prefill(spec: ShadowSpec, host: CpuFeatures) -> tirx.PrimFunc:
                                         num_queries,
                                         first_page,
                                         rest_of_head(
-                                            inputs,
-                                            batch,
-                                            b,
-                                            owner * unit // geometry.group_size,
+                                            spec,
+                                            inputs.rest_means,
+                                            b * hkv + owner * unit // geometry.group_size,
                                             num_keys,
                                             keep,
                                         ),

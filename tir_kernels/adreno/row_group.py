@@ -10,8 +10,8 @@ from collections.abc import Callable
 from tvm.script import tirx as T
 
 from ..constants import EMPTY_LSE, LOG2_E
+from ..head_rest import HeadRest
 from ..spec import AttentionSpec
-from .head_rest import HeadRest
 from .limits import VECTOR, check_limits, local_bytes
 from .vector import LOWEST, Expr, barrier, floats, part, splat, zeros
 
@@ -95,14 +95,14 @@ class RowGroup:
             self.dot[part(0)] = zeros()
             for c in range(self.parts):
                 self.dot[part(0)] = (
-                    self.dot[part(0)] + self.query[part(c)] * rest.rows[rest.key, part(c)]
+                    self.dot[part(0)] + self.query[part(c)] * rest.means[rest.key, part(c)]
                 )
             self.best[0] = ((self.dot[0] + self.dot[1]) + (self.dot[2] + self.dot[3])) + T.log2(
                 T.Cast("float32", rest.left_out)
             )
             if self.item < self.parts:
                 self.total[0] = T.float32(1)
-                self.value[part(0)] = rest.rows[rest.value, part(self.item)]
+                self.value[part(0)] = rest.means[rest.value, part(self.item)]
 
     @T.inline
     def attend(

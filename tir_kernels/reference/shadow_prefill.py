@@ -123,11 +123,11 @@ def shadow_paged_prefill(
         lists = select(spec, layer, q[rows], k) if len(k) else _no_lists(spec, q[rows])
         for head in range(geometry.num_q_heads):
             keys, values = (x[:, head // geometry.group_size] for x in (k, v))
-            keep = len(lists[head][0])
-            rest = np.arange(len(keys), len(keys) + len(copies_of_the_rest(spec, keys, keep)))
+            keep, past = len(lists[head][0]), len(keys)
             keys, values = (
                 np.concatenate([x, copies_of_the_rest(spec, x, keep)]) for x in (keys, values)
             )
+            rest = np.arange(past, len(keys))
             output[rows, head], lse[rows, head] = sparse_attention(
                 q[rows, head],
                 keys,

@@ -9,9 +9,9 @@ from __future__ import annotations
 from tvm.script import tirx as T
 
 from ..attention.prefill_tile import PrefillTile
+from ..head_rest import HeadRest
 from ..simd.prefetch import prefetch_row
 from ..simd.vector import Expr, const_f32, splat
-from .rest_mean import HeadRest
 
 
 class ListTile(PrefillTile):
@@ -79,8 +79,8 @@ class ListTile(PrefillTile):
             score = T.alloc_buffer((self.lanes,), "float32")
             score[self.vector(0)] = splat(weight, self.lanes)
             for d in range(self.dims):
-                key = T.bind(splat(rest.keys[rest.kv_head, d], self.lanes))
+                key = T.bind(splat(rest.means[rest.key, d], self.lanes))
                 score[self.vector(0)] = score[self.vector(0)] + self.q_t[d, self.vector(v)] * key
-                self.o_t[d, self.vector(v)] = splat(rest.values[rest.kv_head, d], self.lanes)
+                self.o_t[d, self.vector(v)] = splat(rest.means[rest.value, d], self.lanes)
             self.row_max[self.vector(v)] = score[self.vector(0)]
             self.row_sum[self.vector(v)] = const_f32(1.0, self.lanes)

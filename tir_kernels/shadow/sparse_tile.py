@@ -17,11 +17,11 @@ from tvm.script import tirx as T
 
 from ..constants import EMPTY_LSE, LOG2_E
 from ..features import CpuFeatures
+from ..head_rest import HeadRest
 from ..simd.shuffle import BLOCK_LANES, pick
 from ..simd.storage import as_float32, as_stored
 from ..simd.vector import Expr, const_f32, exp2, max_lanes, splat, sum_lanes
 from ..spec import AttentionSpec
-from .rest_mean import HeadRest
 
 KEY_BLOCK = 128
 """Keys, or values, that a tile of queries visits before it moves on: few enough to stay in L1 or
@@ -306,7 +306,7 @@ class SparseTile:
         for j in T.unroll(self.vectors):
             products[self.vector(0)] = (
                 products[self.vector(0)]
-                + self.q[i, self.vector(j)] * rest.keys[rest.kv_head, self.vector(j)]
+                + self.q[i, self.vector(j)] * rest.means[rest.key, self.vector(j)]
             )
         of_rest = T.bind(
             sum_lanes(products[self.vector(0)], self.lanes)
@@ -319,7 +319,7 @@ class SparseTile:
         for j in T.unroll(self.vectors):
             self.o[i, self.vector(j)] = self.o[i, self.vector(j)] * splat(
                 by_list, self.lanes
-            ) + rest.values[rest.kv_head, self.vector(j)] * splat(rest_weight, self.lanes)
+            ) + rest.means[rest.value, self.vector(j)] * splat(rest_weight, self.lanes)
         self.weight_sum[i] = list_weight + rest_weight
         self.lse[i] = largest + T.log2(self.weight_sum[i])
 
